@@ -81,8 +81,8 @@ func TestFileCallsThatHangAreBounded(t *testing.T) {
 	})
 }
 
-// TestAnObjectThatHangsLeavesPlaces: calls for one object that hang are a few at most. Others are
-// read meanwhile, and it is too when the file system answers again.
+// TestAnObjectThatHangsLeavesPlaces: at most a few calls for one object hang. Other objects are
+// still read, and so is that object once the file system answers again.
 func TestAnObjectThatHangsLeavesPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newFilePlaces("/mnt/bucket", maxFileCalls)

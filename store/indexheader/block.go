@@ -16,10 +16,10 @@ func verifyBlock(b []byte) ([]byte, error) {
 	return b[:n:n], nil
 }
 
-// symbolBlock is a verified block of symbols: any of them is found without reading the others.
+// symbolBlock is a verified block of symbols. Each symbol is found without reading the others.
 type symbolBlock struct {
 	entries []byte // as the index stores them, length prefix and string
-	offs    []byte // 2 bytes each: where an entry begins
+	offs    []byte // 2 bytes for each entry: its offset
 	n       int
 }
 
@@ -50,7 +50,7 @@ func (b *symbolBlock) at(j int) ([]byte, error) {
 	return s, nil
 }
 
-// find returns the number of the entry that begins at byte o of the block, -1 if none does.
+// find returns the number of the entry at offset o of the block, -1 if there is none.
 func (b *symbolBlock) find(o int) int {
 	j := sort.Search(b.n, func(j int) bool { return b.off(j) >= o })
 	if j == b.n || b.off(j) != o {
@@ -60,15 +60,15 @@ func (b *symbolBlock) find(o int) int {
 }
 
 // valueCursor walks over the entries of a verified block of values. It reads one entry ahead,
-// because a list ends where the next one begins. The zero cursor is ready for reset; its key buffer
-// is kept from block to block.
+// because a list ends at the start of the next one. The zero cursor is ready for reset. The key
+// buffer is reused for all blocks.
 type valueCursor struct {
 	entries  []byte
 	restarts []byte // 2 bytes each
 	n, i     int    // i is the current entry, -1 before the first
 	stored   bool
 	base     int64 // first list of the block
-	blockEnd int64 // where the block's last list ends, unless ends are stored
+	blockEnd int64 // end of the block's last list, unless ends are stored
 
 	key  []byte
 	list List
@@ -79,10 +79,10 @@ type valueCursor struct {
 	size   int // of its suffix
 	off    int64
 	end    int64 // stored ends only
-	next   int   // where entry i+2 begins
+	next   int   // offset of entry i+2
 }
 
-// reset puts the cursor in front of the first entry of b.
+// reset moves the cursor before the first entry of b.
 func (c *valueCursor) reset(b []byte, stored bool, base, blockEnd int64) error {
 	if len(b) < 2 {
 		return errCorrupt
@@ -94,12 +94,13 @@ func (c *valueCursor) reset(b []byte, stored bool, base, blockEnd int64) error {
 		return fmt.Errorf("%w: %d values in %d bytes", errCorrupt, n, end)
 	}
 	*c = valueCursor{
-		entries: b[:end-2*r], restarts: b[end-2*r : end], n: n, stored: stored, base: base, blockEnd: blockEnd, key: c.key[:0],
+		entries: b[:end-2*r], restarts: b[end-2*r : end], n: n, stored: stored, base: base,
+		blockEnd: blockEnd, key: c.key[:0],
 	}
 	return c.jump(0)
 }
 
-// jump puts the cursor in front of restart r.
+// jump moves the cursor before restart r.
 func (c *valueCursor) jump(r int) error {
 	c.i = r*restartInterval - 1
 	c.next = int(binary.BigEndian.Uint16(c.restarts[2*r:]))
@@ -107,7 +108,7 @@ func (c *valueCursor) jump(r int) error {
 	return c.peek()
 }
 
-// peek reads the header of entry i+1, which begins at next.
+// peek reads the header of entry i+1, whose offset is next.
 func (c *valueCursor) peek() error {
 	if c.next > len(c.entries) {
 		return errCorrupt
@@ -142,7 +143,7 @@ func (c *valueCursor) peek() error {
 	return nil
 }
 
-// advance moves to the next entry and returns false behind the last.
+// advance moves to the next entry. It returns false after the last one.
 func (c *valueCursor) advance() (bool, error) {
 	if c.i+1 >= c.n {
 		return false, nil
@@ -169,13 +170,13 @@ func (c *valueCursor) advance() (bool, error) {
 	return true, nil
 }
 
-// seek moves forward to the first entry whose value is at least v. It returns false if there is
-// none in the block. An entry already reached stays if it is at least v.
+// seek moves forward to the first entry whose value is at least v, which may be the current one. It
+// returns false if the block has none.
 func (c *valueCursor) seek(v string) (bool, error) {
 	if c.i >= 0 && string(c.key) >= v {
 		return true, nil
 	}
-	// The last restart whose value is not behind v, if it lies ahead.
+	// The last restart whose value is not after v, if it lies ahead.
 	lo := c.i/restartInterval + 1
 	if c.i < 0 {
 		lo = 0
@@ -207,7 +208,7 @@ func (c *valueCursor) seek(v string) (bool, error) {
 	}
 }
 
-// restartValue returns the value of the first entry behind restart r.
+// restartValue returns the value of the first entry after restart r.
 func (c *valueCursor) restartValue(r int) ([]byte, error) {
 	o := int(binary.BigEndian.Uint16(c.restarts[2*r:]))
 	if o >= len(c.entries) || c.entries[o] != 0 {

@@ -5,36 +5,35 @@ import (
 	"sync/atomic"
 )
 
-// blockCache keeps verified blocks of open headers within an allowance: what the next query over
-// the same names needs again. A block comes in the second time it is read, so that one pass over a
-// large label does not sweep out what is used, and leaves by the clock algorithm.
+// blockCache caches verified blocks of open headers within an allowance. A block is admitted the
+// second time it is read, so that one pass over a large label does not evict useful blocks. The
+// clock algorithm evicts them.
 //
-// A hit takes no lock: every reader has a slot per block.
+// A hit takes no lock, because every reader has a slot for each block.
 type blockCache struct {
 	max int64
 
-	mu   sync.Mutex // guards what follows, and every change of a slot's block
+	mu   sync.Mutex // guards the fields below, and every change of a slot's block
 	used int64
 	ring []*cachedBlock
 	hand int
 }
 
-// cachedBlock is a block whose checksum was verified when it came in. Its bytes never change and
-// are left to the garbage collector, so a look-up may go on using a block that has just been
-// evicted.
+// cachedBlock is a block whose checksum was verified on admission. Its bytes never change and
+// belong to the garbage collector, so a look-up may use a block after it was evicted.
 type cachedBlock struct {
 	data  []byte // without the checksum
 	slot  *cacheSlot
-	at    int // in the ring
+	at    int // index in the ring
 	fresh atomic.Bool
 }
 
 type cacheSlot struct {
 	block atomic.Pointer[cachedBlock]
-	seen  atomic.Bool // read before
+	seen  atomic.Bool // the block was read before
 }
 
-// cachedOverhead is about what a cached block costs beside its bytes.
+// cachedOverhead is the approximate cost of a cached block besides its bytes.
 const cachedOverhead = 64
 
 func (b *cachedBlock) cost() int64 { return int64(cap(b.data)) + cachedOverhead }
@@ -65,7 +64,7 @@ func (c *blockCache) add(s *cacheSlot, data []byte) {
 	s.block.Store(b)
 }
 
-// remove takes b out. c.mu is held.
+// remove removes b. c.mu is held.
 func (c *blockCache) remove(b *cachedBlock) {
 	last := len(c.ring) - 1
 	c.ring[b.at] = c.ring[last]
@@ -76,7 +75,7 @@ func (c *blockCache) remove(b *cachedBlock) {
 	b.slot.block.Store(nil)
 }
 
-// drop takes out every block of a reader that no look-up uses any more.
+// drop removes all blocks of a reader that no look-up uses.
 func (c *blockCache) drop(slots []cacheSlot) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

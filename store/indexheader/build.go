@@ -12,20 +12,20 @@ import (
 )
 
 const (
-	// wholeIndex is the size up to which an index is read by one request: the bytes cost less than
-	// a second round trip.
+	// wholeIndex is the size in bytes up to which one request reads the whole index, because these
+	// bytes cost less than a second round trip.
 	wholeIndex = 512 << 10
-	// probeSize is how much is read of the two ends of a larger one. Index headers of small blocks
-	// need nothing else.
+	// probeSize is the number of bytes that are read of each end of a larger index. Headers of
+	// small blocks need nothing else.
 	probeSize = 128 << 10
 )
 
-// build reads the tables of an index and writes its header to out. Nothing of out may be used
-// unless the error is nil: the tables' checksums come last. window is the number of parts that may
-// be in memory.
+// build reads the tables of an index and writes its header to out. out must not be used after an
+// error, because the checksums of the tables come last. window is the number of parts that may be
+// in memory.
 //
-// Requests: the size if it is not known; then one for a small index, else the two ends at once and
-// then the parts between them at once.
+// It requests the size if that is unknown. Then it reads a small index with one request. Of a
+// larger one it reads both ends concurrently, and then the parts between them concurrently.
 func build(ctx context.Context, f *fetcher, src Source, window int, out output) error {
 	err := buildFrom(ctx, f, src, window, out)
 	if corrupt(err) {
@@ -34,7 +34,7 @@ func build(ctx context.Context, f *fetcher, src Source, window int, out output) 
 	return err
 }
 
-// corrupt reports whether err says that bytes of an index are not what they should be.
+// corrupt reports whether err says that an index has wrong bytes.
 func corrupt(err error) bool {
 	return errors.Is(err, tsdbfmt.ErrCorrupt) || errors.Is(err, tsdbfmt.ErrChecksum)
 }
@@ -67,8 +67,8 @@ func buildFrom(ctx context.Context, f *fetcher, src Source, window int, out outp
 		return err
 	}
 
-	// Both tables are one stream, so that the reads of the second overlap with the decoding of the
-	// first.
+	// One stream reads both tables, so that the reads of the second overlap with the decoding of
+	// the first.
 	var parts []*part
 	if toc.Symbols != 0 {
 		parts = ends.split(parts, toc.Symbols, toc.SectionEnd(toc.Symbols, size), f.partSize)
@@ -83,7 +83,8 @@ func buildFrom(ctx context.Context, f *fetcher, src Source, window int, out outp
 	defer s.close()
 
 	if toc.Symbols != 0 {
-		if err := copySymbols(w, tsdbfmt.NewSymbolTable(s, toc.SectionEnd(toc.Symbols, size)-toc.Symbols), toc); err != nil {
+		t := tsdbfmt.NewSymbolTable(s, toc.SectionEnd(toc.Symbols, size)-toc.Symbols)
+		if err := copySymbols(w, t, toc); err != nil {
 			return inSection(toc.Symbols, err)
 		}
 	}
@@ -106,7 +107,7 @@ func buildFrom(ctx context.Context, f *fetcher, src Source, window int, out outp
 	return inSection(toc.PostingsTable, w.close())
 }
 
-// inSection says of an error of the index in which section it was met.
+// inSection adds the section to an error of the index.
 func inSection(off int64, err error) error {
 	if corrupt(err) {
 		return fmt.Errorf("section at offset %d: %w", off, err)
@@ -131,7 +132,7 @@ func copySymbols(w *writer, t *tsdbfmt.SymbolTable, toc tsdbfmt.TOC) error {
 	return t.Err()
 }
 
-// copyOffsets writes a sorted postings offset table (index formats V2 and V3) as it comes.
+// copyOffsets writes a postings offset table that is sorted (index formats V2 and V3).
 func copyOffsets(w *writer, t *tsdbfmt.OffsetTable) error {
 	for t.Next() {
 		if err := w.addValue(t.Name(), t.Value(), List{Off: t.List()}); err != nil {
@@ -141,9 +142,9 @@ func copyOffsets(w *writer, t *tsdbfmt.OffsetTable) error {
 	return t.Err()
 }
 
-// sortOffsets writes a postings offset table of index format V1, whose entries and whose lists lie
-// in any order: it must be in memory as a whole. V1 was written by Prometheus 2.0 alone, in blocks
-// of its time's size.
+// sortOffsets writes a postings offset table of index format V1, whose entries and lists have no
+// order. The table is in memory as a whole, which is accepted because only Prometheus 2.0 wrote V1,
+// in small blocks.
 func sortOffsets(w *writer, t *tsdbfmt.OffsetTable) error {
 	type entry struct {
 		name uint32 // in names
@@ -186,11 +187,10 @@ func sortOffsets(w *writer, t *tsdbfmt.OffsetTable) error {
 	sort.Slice(starts, func(i, j int) bool { return starts[i] < starts[j] })
 	for i := range entries {
 		e := &entries[i]
-		// A list ends where the next larger one begins, or where its section does.
+		// A list ends at the start of the next one, or at the start of the next section.
 		l := List{Off: e.list, End: w.foot.toc.SectionEnd(e.list, w.foot.indexSize)}
-		if k := sort.Search(len(starts), func(k int) bool { return starts[k] > e.list }); k < len(
-			starts,
-		) {
+		k := sort.Search(len(starts), func(k int) bool { return starts[k] > e.list })
+		if k < len(starts) {
 			l.End = min(l.End, starts[k])
 		}
 		if err := w.addValue([]byte(names[e.name]), value(e), l); err != nil {
@@ -200,7 +200,7 @@ func sortOffsets(w *writer, t *tsdbfmt.OffsetTable) error {
 	return nil
 }
 
-// ends are the bytes of the two ends of an index, which may be all of it.
+// ends has the bytes of both ends of an index. For a small index each is all of it.
 type ends struct {
 	head, tail []byte
 	tailOff    int64
@@ -232,15 +232,15 @@ func readEnds(ctx context.Context, f *fetcher, name string, size int64) (ends, e
 		cancel()
 	}
 	herr := <-other
-	// The one that failed first has cancelled the other.
+	// The read that failed first has cancelled the other.
 	if err == nil || herr != nil && errors.Is(err, context.Canceled) {
 		err = herr
 	}
 	return e, err
 }
 
-// split appends the parts that make up [off, end): what is in hand, and ranges of at most size
-// bytes.
+// split appends the parts of [off, end): bytes of the ends, and ranges of at most size bytes to
+// read.
 func (e *ends) split(parts []*part, off, end, size int64) []*part {
 	inHand := func(b []byte, at, to int64) {
 		if off >= at && off < min(end, to) {

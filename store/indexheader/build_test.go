@@ -55,7 +55,7 @@ func metric(t testing.TB, reg *prometheus.Registry, name string) float64 {
 	return 0
 }
 
-// headerFiles returns the names in the directory.
+// headerFiles returns the names of the files in the directory.
 func headerFiles(t testing.TB, dir string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -69,8 +69,8 @@ func headerFiles(t testing.TB, dir string) []string {
 	return names
 }
 
-// What a build asks of the bucket: the size if need be; then one read of a small index, else both
-// ends and the parts between.
+// A build asks for the size if that is unknown. It reads a small index with one request, and of a
+// large one both ends and the parts between them.
 func TestBuildRequests(t *testing.T) {
 	small := smallIndexBytes(t)
 	large := synthIndex(t, 40_000)
@@ -196,8 +196,7 @@ type errReader struct{}
 
 func (errReader) Read([]byte) (int, error) { return 0, errBroken }
 
-// A build that cannot work fails with the right error, leaves nothing behind, and the next Acquire
-// tries again.
+// A failed build returns the right error and leaves no file, and the next Acquire builds again.
 func TestBuildFails(t *testing.T) {
 	good := smallIndexBytes(t)
 	damagedAt := func(off int) []byte {
@@ -262,7 +261,7 @@ func TestBuildFails(t *testing.T) {
 				}
 			}
 			if names := headerFiles(t, dir); len(names) != 0 {
-				t.Errorf("files are left: %v", names)
+				t.Errorf("files remain: %v", names)
 			}
 			if f := metric(t, reg, "thanos_bucket_store_block_load_failures_total"); f != 2 {
 				t.Errorf("got %v failed loads, want 2", f)
@@ -270,7 +269,7 @@ func TestBuildFails(t *testing.T) {
 			if f := metric(t, reg, "larder_header_build_failures_total"); f != 2 {
 				t.Errorf("%v failures counted", f)
 			}
-			// It is not sticky.
+			// The failure is not remembered.
 			bkt.setFault(nil)
 			bkt.mu.Lock()
 			bkt.objects[src.IndexObject] = good
@@ -285,7 +284,7 @@ func TestBuildFails(t *testing.T) {
 	}
 }
 
-// Tables that arrive damaged once are read again.
+// Tables that are damaged in transit are read again.
 func TestBuildReadsDamagedTablesAgain(t *testing.T) {
 	idx := smallIndexBytes(t)
 	bkt := newBucket()
@@ -307,7 +306,7 @@ func TestBuildReadsDamagedTablesAgain(t *testing.T) {
 	}
 }
 
-// An offset table whose checksum is right but whose content makes no sense is refused.
+// An offset table with a valid checksum and impossible contents is rejected.
 func TestBuildRefusesNonsense(t *testing.T) {
 	f := footer{indexSize: 10_000, toc: tsdbfmt.TOC{Version: 2, Symbols: 5, PostingsTable: 9000}}
 	add := func(want error, entries ...func(w *writer) error) {
@@ -343,7 +342,7 @@ func TestBuildRefusesNonsense(t *testing.T) {
 	add(tsdbfmt.ErrCorrupt, e("a", "x", -1))
 }
 
-// lines are what is logged, as it comes.
+// lines receives log lines as they are written.
 type lines chan string
 
 func (l lines) Write(b []byte) (int, error) {
@@ -351,8 +350,7 @@ func (l lines) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// A disk that takes no header is no reason to fail: the header is built in memory, and saved once
-// the disk takes it.
+// A failing disk fails no look-up: the header is built in memory, and saved once the disk works.
 func TestBuildWithoutDisk(t *testing.T) {
 	idx := smallIndexBytes(t)
 	for _, large := range []bool{false, true} {
@@ -378,7 +376,7 @@ func TestBuildWithoutDisk(t *testing.T) {
 		}
 		src := bkt.add(1, idx)
 		if large {
-			src.IndexSize = 0 // what is not known to be small is written as it is built
+			src.IndexSize = 0 // a header of unknown size is written while it is built
 		}
 		h := acquire(t, m, src)
 		check := func() {
@@ -395,7 +393,7 @@ func TestBuildWithoutDisk(t *testing.T) {
 			t.Error("no local failures")
 		}
 
-		// The disk is well again.
+		// The disk works again.
 		if err := os.Remove(dir); err != nil {
 			t.Fatal(err)
 		}
@@ -408,7 +406,7 @@ func TestBuildWithoutDisk(t *testing.T) {
 		}
 		check()
 
-		// Somebody removes the files of a process that runs.
+		// The files of a running process are removed.
 		if err := os.RemoveAll(dir); err != nil {
 			t.Fatal(err)
 		}

@@ -15,14 +15,14 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// model is what Prometheus's reader says of an index.
+// model has the contents of an index according to Prometheus's reader.
 type model struct {
 	version int
 	size    int64
 	toc     tsdbfmt.TOC
 	names   []string
 	values  map[string][]string
-	lists   map[labels.Label]List // exact: from the length to behind the checksum
+	lists   map[labels.Label]List // exact: from the length prefix to the end of the checksum
 	starts  []int64
 	refs    []uint32
 	symbols []string
@@ -74,7 +74,8 @@ func modelOf(t testing.TB, b []byte) *model {
 	return m
 }
 
-// want returns the list of a value as a header gives it: its end is where the next thing begins.
+// want returns the list of a value as a header returns it: it ends at the start of the next entry
+// or section.
 func (m *model) want(name, value string) List {
 	l, ok := m.lists[labels.Label{Name: name, Value: value}]
 	if !ok {
@@ -89,7 +90,7 @@ func (m *model) want(name, value string) List {
 	return List{Off: l.Off, End: end}
 }
 
-// check compares all that a header says with the model.
+// check compares all answers of a header with the model.
 func (m *model) check(h *Header, rnd *rand.Rand) error {
 	ctx := context.Background()
 	if h.IndexVersion() != m.version || h.IndexSize() != m.size || h.TOC() != m.toc {
@@ -151,7 +152,7 @@ func (m *model) checkValues(
 			ask = append(ask, v)
 			switch rnd.IntN(10) {
 			case 0:
-				ask = append(ask, v+"\x00") // most often missing
+				ask = append(ask, v+"\x00") // usually missing
 			case 1:
 				ask = append(ask, v[:len(v)/2])
 			}
@@ -218,7 +219,7 @@ func (m *model) checkSymbols(ctx context.Context, h *Header, rnd *rand.Rand) err
 	return nil
 }
 
-// refsEnd returns a reference behind the last symbol.
+// refsEnd returns a reference after the last symbol.
 func (m *model) refsEnd() uint32 {
 	if len(m.refs) == 0 {
 		return 0

@@ -12,7 +12,7 @@ import (
 	"larder/internal/localfs"
 )
 
-// Everything at once, for the race detector: look-ups, evictions, damage, forgetting, prefetching.
+// For the race detector: concurrent look-ups, evictions, damage, Forget and Prefetch.
 func TestConcurrentUse(t *testing.T) {
 	idx := synthIndex(t, 3000)
 	values := modelOf(t, idx).values["pod"]

@@ -13,8 +13,8 @@ import (
 	"larder/internal/localfs"
 )
 
-// A block gets other content under its name while its header is in use: who has the old one goes on
-// with it, who asks has the new one, and who asks for the old one is told.
+// The contents of a block are replaced while its header is in use. Callers keep the old header, new
+// requests get the new one, and requests for the old contents get ErrReplaced.
 func TestABlockWithOtherContent(t *testing.T) {
 	before, after := tinyIndex(t), synthIndex(t, 500)
 	bkt, reg := newBucket(), prometheus.NewRegistry()
@@ -35,7 +35,7 @@ func TestABlockWithOtherContent(t *testing.T) {
 			t.Errorf("the old one, in use: %v", err)
 		}
 		if _, _, err := m.Acquire(context.Background(), old); !errors.Is(err, ErrReplaced) {
-			t.Errorf("the old one, asked for anew: %v", err)
+			t.Errorf("the old one, requested again: %v", err)
 		}
 	}
 	release()
@@ -48,7 +48,7 @@ func TestABlockWithOtherContent(t *testing.T) {
 	}
 }
 
-// A file of what the block held before, or of an earlier format, is built again, without an error.
+// A file of earlier contents or of an earlier format is built again without an error.
 func TestStaleFiles(t *testing.T) {
 	idx := tinyIndex(t)
 	for name, change := range map[string]func(file []byte, src *Source){
@@ -70,7 +70,7 @@ func TestStaleFiles(t *testing.T) {
 			m.waitPersisted(src)
 			now, err := os.ReadFile(headerFile(dir, src.ID))
 			if err != nil || bytes.Equal(now, file) {
-				t.Errorf("the file is as it was, %v", err)
+				t.Errorf("the file has not changed, %v", err)
 			}
 			if n := metric(t, reg, "larder_header_rebuilds_total"); n != 1 {
 				t.Errorf("%v rebuilds", n)

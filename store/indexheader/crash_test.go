@@ -24,8 +24,8 @@ const (
 	childStepEnv = "LARDER_TEST_HEADER_STEP"
 )
 
-// buildUntilKilled is the child of TestKilled: it builds a header, says so at the step where it is
-// to die, and waits there.
+// buildUntilKilled runs in the child process of TestKilled. It builds a header, and reports and
+// waits at the step where it is to be killed.
 func buildUntilKilled(dir string) {
 	at := os.Getenv(childStepEnv)
 	reached := func() {
@@ -60,7 +60,7 @@ func buildUntilKilled(dir string) {
 	select {}
 }
 
-// A process that is killed at any step of a build leaves nothing that the next one stumbles over.
+// A process that is killed at any step of a build leaves no file that breaks the next process.
 func TestKilled(t *testing.T) {
 	small, large := tinyIndex(t), synthIndex(t, 40_000)
 	for _, tc := range []struct {
@@ -110,7 +110,7 @@ func TestKilled(t *testing.T) {
 				}
 			}
 			if temporary != tc.left || final != tc.file {
-				t.Fatalf("left: %v", headerFiles(t, dir))
+				t.Fatalf("files remain: %v", headerFiles(t, dir))
 			}
 			bkt := newBucket()
 			src := bkt.add(1, idx)
@@ -131,7 +131,7 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// A step that fails instead leaves a header that works, and no file.
+// After a failed step the header works, and there is no file.
 func TestPersistFails(t *testing.T) {
 	idx := tinyIndex(t)
 	for _, at := range []string{"sync", "rename"} {
@@ -156,7 +156,7 @@ func TestPersistFails(t *testing.T) {
 	}
 }
 
-// A build that panics is an error of those who wait for it, and leaves no file.
+// A build that panics returns an error to its waiters and leaves no file.
 func TestPanickingBuildLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
 	bkt := newBucket()
@@ -172,5 +172,5 @@ func TestPanickingBuildLeavesNothing(t *testing.T) {
 	}
 }
 
-// headerFile is the path of a block's header.
+// headerFile returns the path of a block's header.
 func headerFile(dir string, id ulid.ULID) string { return filepath.Join(dir, fileName(id)) }

@@ -39,7 +39,7 @@ func flip(t testing.TB, file string, off int64) {
 	}
 }
 
-// tinyIndex is an index whose header has a few hundred bytes.
+// tinyIndex returns an index whose header has a few hundred bytes.
 func tinyIndex(t testing.TB) []byte {
 	return writeIndex(t, []labels.Labels{
 		labels.FromStrings(
@@ -49,8 +49,8 @@ func tinyIndex(t testing.TB) []byte {
 	})
 }
 
-// Whichever byte of a header file changes between two runs, and wherever the file is cut, the
-// answers stay right, and what was changed is built again.
+// If any byte of a header file changes between two processes, or the file is cut anywhere, the
+// answers stay right and the header is built again.
 func TestDamagedFile(t *testing.T) {
 	idx := tinyIndex(t)
 	model := modelOf(t, idx)
@@ -107,7 +107,7 @@ func TestDamagedFile(t *testing.T) {
 	for off := range whole {
 		b := slices.Clone(whole)
 		b[off] ^= 0x55
-		// The head is there for people and for `file`; nothing is read from it.
+		// The head is for people and for `file`. larder does not read it.
 		try(fmt.Sprintf("byte %d", off), b, off >= headSize)
 	}
 	for n := 0; n < len(whole); n += 5 {
@@ -117,8 +117,8 @@ func TestDamagedFile(t *testing.T) {
 	try("twice", append(slices.Clone(whole), whole...), true)
 }
 
-// Blocks that go bad while a header is open: each look-up goes on as if nothing had happened, even
-// in the middle.
+// Blocks are damaged while a header is open. Each look-up still returns the right answers, even
+// when damage comes in its middle.
 func TestDamageWhileOpen(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 5))
 	idx := synthIndex(t, 30_000)
@@ -140,8 +140,8 @@ func TestDamageWhileOpen(t *testing.T) {
 			t.Fatalf("%v, %v", names, err)
 		}
 
-		// Values: the block after next goes bad while the first value is looked at, and again later
-		// in the same walk's second reader.
+		// Values: the block after next is damaged during the first call of f, and another one
+		// later, in the second reader of the same walk.
 		i := 0
 		values := model.values["pod"]
 		err = h.Values(
@@ -195,7 +195,7 @@ func TestDamageWhileOpen(t *testing.T) {
 		if n := metric(t, reg, "larder_header_rebuilds_total"); n != 3 {
 			t.Fatalf("%v rebuilds", n)
 		}
-		// The file that was built last is whole.
+		// The last file is intact.
 		m.waitPersisted(src)
 		if _, err := openWhole(file, src); err != nil {
 			t.Fatal(err)
@@ -203,8 +203,8 @@ func TestDamageWhileOpen(t *testing.T) {
 	}
 }
 
-// Damage that a block's checksum does not show is met in the middle of the block. The walk goes on
-// behind the last value that was passed on, and passes none twice.
+// Damage that a block's checksum does not show is found in the middle of the block. The walk
+// continues after the last delivered value, and delivers none twice.
 func TestDamageWithinBlock(t *testing.T) {
 	idx := synthIndex(t, 5000)
 	model := modelOf(t, idx)
@@ -230,7 +230,7 @@ func TestDamageWithinBlock(t *testing.T) {
 			t.Fatal(ok, err)
 		}
 	}
-	// The entry after next claims to share more than there is.
+	// The entry after next claims a longer shared prefix than possible.
 	block[c.next] = 0x7f
 	binary.BigEndian.PutUint32(
 		block[len(block)-crc32.Size:], crc32.Checksum(block[:len(block)-crc32.Size], castagnoli),
@@ -256,7 +256,7 @@ func TestDamageWithinBlock(t *testing.T) {
 	}
 }
 
-// openWhole opens a header file as another process would and reads every block.
+// openWhole opens a header file as another process would, and reads every block.
 func openWhole(file string, src Source) (n int, err error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -277,12 +277,12 @@ func openWhole(file string, src Source) (n int, err error) {
 	return n, nil
 }
 
-// waitPersisted waits until the header of src has its file.
+// waitPersisted waits until the file of the header of src is saved.
 func (m *Manager) waitPersisted(src Source) {
 	m.Wait(context.Background(), []ulid.ULID{src.ID})
 }
 
-// Damage while the bucket cannot be read is an error that goes away with its cause.
+// Damage is an error while the bucket cannot be read, and none after that.
 func TestDamageIsNotSticky(t *testing.T) {
 	idx := synthIndex(t, 5000)
 	model := modelOf(t, idx)
@@ -309,7 +309,7 @@ func TestDamageIsNotSticky(t *testing.T) {
 	}
 }
 
-// What f returns comes back as it is, whatever it is.
+// An error of f is returned unchanged.
 func TestCallbackErrors(t *testing.T) {
 	idx := tinyIndex(t)
 	bkt := newBucket()
@@ -325,7 +325,8 @@ func TestCallbackErrors(t *testing.T) {
 		}
 	}
 	n := 0
-	if err := h.Values(context.Background(), "job", "", func([]byte, List) (bool, error) { n++; return false, nil }); err != nil ||
+	stop := func([]byte, List) (bool, error) { n++; return false, nil }
+	if err := h.Values(context.Background(), "job", "", stop); err != nil ||
 		n != 1 {
 		t.Errorf("%d calls, %v", n, err)
 	}
@@ -342,8 +343,8 @@ func TestCallbackErrors(t *testing.T) {
 	}
 }
 
-// TestLinkInPlaceOfAFile: the good file behind a link is neither read nor changed, and a header
-// that is built takes the link's place. A link under a temporary name is removed at the start.
+// TestLinkInPlaceOfAFile: the file behind a link is neither read nor changed, and a new header
+// replaces the link. A link with a temporary name is removed at the start.
 func TestLinkInPlaceOfAFile(t *testing.T) {
 	dir, bkt := t.TempDir(), newBucket()
 	idx := tinyIndex(t)

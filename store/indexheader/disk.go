@@ -9,16 +9,16 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// The local disk is where headers outlive the process, and nothing that an answer depends on: what
-// it does not take is in memory, within the same allowance, and is offered to it again later.
+// The local disk keeps headers over restarts. No answer depends on it: a header that cannot be
+// written stays in memory, within the same allowance, and is written later.
 
-// prepareDir makes the directory and removes what interrupted builds have left there. It is called
-// before anybody else has m.
+// prepareDir creates the directory and removes files of interrupted builds. It is called before m
+// is shared.
 func (m *Manager) prepareDir() error {
 	if m.lockDir() != nil {
 		m.met.localFailures.Inc() // datadir has logged why
 		m.diskBad = true
-		return nil //nolint:nilerr // m works without it
+		return nil //nolint:nilerr // m works without a disk
 	}
 	if err := m.opts.Dir.Make(); err != nil {
 		return err
@@ -37,7 +37,7 @@ func (m *Manager) lockDir() error {
 	return nil
 }
 
-// createFile makes a file for the entry's header.
+// createFile creates a file for the entry's header.
 func (m *Manager) createFile(e *entry) (*fileOutput, error) {
 	if err := m.lockDir(); err != nil {
 		return nil, &localError{err}
@@ -45,15 +45,15 @@ func (m *Manager) createFile(e *entry) (*fileOutput, error) {
 	return createFile(m.opts.Dir, e.src.ID)
 }
 
-// inMemory reports whether a reader reads memory, not a file.
+// inMemory reports whether a reader reads memory instead of a file.
 func inMemory(r *reader) bool {
 	_, ok := r.st.(*memory)
 	return ok
 }
 
-// diskFailed counts a failure of the disk, and logs it if the one before was none: a full disk
-// would fill the log, too. If e, which may be nil, has a header in use, that is saved later. mu is
-// not held.
+// diskFailed counts a failure of the disk. It logs only the first of several failures as a warning,
+// so that a full disk does not fill the log too. If e, which may be nil, has an open header, that
+// is saved later. mu is not held.
 func (m *Manager) diskFailed(what string, e *entry, err error) {
 	m.met.localFailures.Inc()
 	m.mu.Lock()
@@ -74,8 +74,8 @@ func (m *Manager) diskFailed(what string, e *entry, err error) {
 	log(what, args...)
 }
 
-// diskWell says that the disk has taken a file. After a failure it takes up what was left undone.
-// mu is not held.
+// diskWell records that a file was written. After a failure it resumes background builds. mu is not
+// held.
 func (m *Manager) diskWell() {
 	m.mu.Lock()
 	if !m.diskBad {
@@ -93,8 +93,8 @@ func (m *Manager) diskWell() {
 	m.opts.Logger.Info("index headers are written to disk again")
 }
 
-// saveLater offers the disk again and again what it has not taken: a second after a failure, then
-// after two and so on. Every SaveRetry it also looks for files that somebody has removed.
+// saveLater retries to save headers without a file: one second after a failure, then two, and so on
+// up to SaveRetry. Every SaveRetry it also looks for files that were removed.
 func (m *Manager) saveLater() {
 	const first = time.Second
 	wait, looked := min(first, m.opts.SaveRetry), time.Now()
@@ -118,7 +118,7 @@ func (m *Manager) saveLater() {
 	}
 }
 
-// saveUnsaved saves the headers that have no file. It reports whether the disk took them all.
+// saveUnsaved saves the headers without a file. It reports whether all were saved.
 func (m *Manager) saveUnsaved() bool {
 	for {
 		m.mu.Lock()
@@ -150,7 +150,7 @@ func (m *Manager) saveUnsaved() bool {
 	}
 }
 
-// nextUnsaved returns an entry whose header is to be saved, nil for none. mu is held.
+// nextUnsaved returns an entry whose header needs saving, nil for none. mu is held.
 func (m *Manager) nextUnsaved() *entry {
 	for e := range m.unsaved {
 		switch {
@@ -163,12 +163,12 @@ func (m *Manager) nextUnsaved() *entry {
 	return nil
 }
 
-// findRemoved has headers whose files are gone saved or built again: somebody has removed them, or
-// they were in memory and had to go before the disk took them.
+// findRemoved saves or rebuilds headers whose files are missing: the files were removed, or the
+// headers were evicted from memory before they could be saved.
 func (m *Manager) findRemoved() {
 	ids, err := filesIn(m.opts.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return // what is there is not known
+		return // the files are not known
 	}
 	there := make(map[ulid.ULID]struct{}, len(ids))
 	for _, id := range ids {

@@ -1,53 +1,54 @@
 // Package indexheader keeps index headers: small local files that let a block be queried without
-// its index. A header knows the block's label names, their values, where each value's posting list
-// lies in the index, and the symbol table. It is built by reading two tables of the index from the
-// bucket, once, and laid out so that a look-up reads a few whole blocks of at most 16 KiB.
-// docs/format.md draws the layout.
+// its index.
+//
+// A header has the block's label names, their values, the place of each value's posting list in the
+// index, and the symbol table. It is built once, by reading two tables of the index from the
+// bucket. A look-up in it reads a few blocks of at most 16 KiB. docs/format.md draws the layout.
 //
 // # How it is used
 //
-// A Manager has all headers of a process. Acquire gives a Header, opened from its file or built
-// from the bucket, until it is released. Prefetch builds in the background, the newest block first;
-// what a query waits for goes in front of that. Forget drops a block.
+// A Manager has all headers of a process. Acquire opens a header from its file, or builds it from
+// the bucket, and keeps it open until it is released. Prefetch builds headers in the background,
+// those of the newest blocks first. Builds that a query waits for go first. Forget drops a block.
 //
 // Any number of callers that want one header wait for one flight. It is detached from the caller
-// that started it, has a deadline of its own, and ends early only when no caller waits any more. A
-// flight that failed is forgotten: the next caller starts another one. Its reads are not repeated
-// here, because Options.Bucket does that (internal/bucket/retry).
+// that started it and has a deadline of its own. It is cancelled early only when its last caller
+// has left. A failed flight is forgotten, and the next caller starts another one. Its reads are not
+// repeated here, because Options.Bucket does that (internal/bucket/retry).
 //
 // # Trust
 //
-// A header is one content's of a block (Source.Content), and its file says which. Whoever asks for
-// another has another one built; who still uses the old one keeps it.
+// A header belongs to one version of a block's contents (Source.Content), and its file says which
+// one. A request for other contents builds another header. Callers that use the old one keep it.
 //
 // A header is published only if the checksums of the index's table of contents and of both tables
-// were right. Every block of it has a checksum that each read verifies. Damage of a file is never
-// an answer, and never an error while the bucket can be read: the file is dropped, the header built
-// again, and the look-up that met it goes on where it was.
+// match. Every block of it has a checksum, which each read verifies. Damage of a file is never an
+// answer, and never an error while the bucket can be read: the file is dropped, the header is built
+// again, and the look-up that found the damage continues.
 //
-// A header that was just built serves at once; its file is synced and gets its name while nobody
-// waits. A process that is killed at any moment leaves complete files, and temporary ones that the
-// next start removes. Two processes may use one directory: each writes under names of its own,
-// holds the lock of what it is writing, and at worst builds what the other has removed.
+// A new header is used at once. Its file is synced and named while no caller waits. A process that
+// is killed at any moment leaves complete files, and temporary ones that the next start removes.
+// Two processes may use one directory: each writes under names of its own and locks the files that
+// it writes. At worst, each builds the headers that the other has removed.
 //
-// What the local disk does not take, or does not give back, is in memory, within MaxOpenBytes, and
-// offered to the disk again and again; so is a header whose file somebody has removed. A look-up
-// fails for the bucket alone.
+// A header that the local disk cannot store or read back stays in memory, within MaxOpenBytes. So
+// does a header whose file was removed. Saving is retried until it succeeds. A look-up fails only
+// because of the bucket.
 //
 // # Ownership of bytes
 //
-// What a look-up passes to a callback lies in a pooled buffer or in the cache of blocks and is
-// valid until the callback returns. LabelNames belongs to the header and must not be changed; its
-// strings stay good for ever. Blocks in the cache are never changed nor pooled.
+// The bytes that a look-up passes to a callback lie in a pooled buffer or in the cache of blocks,
+// and are valid until the callback returns. LabelNames belongs to the header and must not be
+// changed. Its strings stay valid. Blocks in the cache are never changed and never pooled.
 //
-// Memory is bounded by four allowances: open headers (their sparse tables, about a five-hundredth
-// of the file; all of it in diskless mode and for a moment in a small header that has no file yet),
-// cached blocks, bytes of running builds, and a buffer per running look-up.
+// Four allowances bound memory: open headers, cached blocks, bytes of running builds, and a buffer
+// for each running look-up. An open header has its sparse tables in memory, about a five-hundredth
+// of the file. Without a disk, or while a small header has no file yet, it is in memory as a whole.
 //
 // # Locks
 //
 // Manager.mu guards the manager and its entries. Nothing waits, reads or writes while it is held.
-// entry.fileMu orders the naming and the removal of a block's file; Manager.mu is taken under it,
-// never the other way round. blockCache.mu guards the cache's ring; none is taken under it.
-// Look-ups take no lock.
+// entry.fileMu orders the naming and the removal of a block's file. Manager.mu may be taken under
+// it, but not the other way round. blockCache.mu guards the ring of the cache, and no lock is taken
+// under it. Look-ups take no lock.
 package indexheader

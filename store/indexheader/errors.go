@@ -10,21 +10,21 @@ import (
 
 // Errors of Manager.Acquire, and of a look-up that had to rebuild its header.
 var (
-	// ErrNotFound is returned when the bucket does not hold the block's index.
+	// ErrNotFound is returned if the bucket does not have the block's index.
 	ErrNotFound = errors.New("the bucket has no such index")
-	// ErrReplaced is returned for a block that has other content by now.
+	// ErrReplaced is returned for a block whose contents have been replaced since.
 	ErrReplaced = errors.New("the block was replaced by another of its name")
 	// ErrClosed is returned after Manager.Close.
 	ErrClosed = errors.New("the index headers are closed")
 )
 
-// errStale is returned by open for a file that is whole but is not the header that is wanted: of
-// another format version, another block, other content of it, or an index of another size. It is
+// errStale is returned by open for a complete file that is another header than the requested one:
+// of another format version, another block, other contents, or an index of another size. It is
 // rebuilt.
-var errStale = errors.New("not the header that is wanted")
+var errStale = errors.New("not the requested header")
 
-// damageError says that bytes of a header are not those that were written. It never leaves the
-// package while the bucket can be read: the header is rebuilt and the look-up goes on.
+// damageError says that a header has other bytes than were written. It is not returned to callers
+// while the bucket can be read: the header is rebuilt and the look-up continues.
 type damageError struct {
 	r    *reader // nil while opening
 	id   ulid.ULID
@@ -39,14 +39,14 @@ func (e *damageError) Error() string {
 
 func (e *damageError) Unwrap() error { return e.err }
 
-// unread reports whether the bytes could not be read at all.
+// unread reports whether the bytes could not be read.
 func (e *damageError) unread() bool {
 	var p *fs.PathError
 	return errors.As(e.err, &p)
 }
 
-// localError is a failure of the local disk while a header was written: full, read-only, gone. It
-// is no reason to fail a query: the header is built in memory instead.
+// localError is a failure of the local disk while a header is written: full, read-only, removed. It
+// does not fail a query, because the header is built in memory instead.
 type localError struct{ err error }
 
 func (e *localError) Error() string { return "write index header: " + e.err.Error() }

@@ -14,36 +14,36 @@ import (
 	"larder/internal/panics"
 )
 
-// Bucket is what is needed of an object store. objstore.BucketReader is one.
+// Bucket is the part of an object store client that a Manager needs.
 type Bucket interface {
 	GetRange(ctx context.Context, name string, off, length int64) (io.ReadCloser, error)
 	Attributes(ctx context.Context, name string) (objstore.ObjectAttributes, error)
 	IsObjNotFoundErr(err error) bool
 }
 
-// fetcher reads ranges of objects: exactly as many bytes as asked for, or an error.
+// fetcher reads ranges of objects. It returns exactly the requested bytes, or an error.
 type fetcher struct {
 	bkt      Bucket
 	panics   *panics.Guard
 	partSize int64
 	timeout  time.Duration // of one read
 
-	// bytes bounds what all running builds hold in parts. INVARIANT: the parts of a stream take
-	// from it in their order and are given back in their order, so whoever waits here waits only
-	// for streams that can go on.
+	// bytes bounds the parts of all running builds. INVARIANT: the parts of a stream acquire and
+	// release it in their order, so a stream waits only for streams that can continue.
 	bytes *semaphore.Weighted
 	pool  sync.Pool // of *[]byte of partSize bytes
 }
 
 var (
-	// errLength is a body that is shorter or longer than the range that was asked for.
-	errLength = errors.New("the object store sent another length than asked for")
-	// errTooLong is a body that is longer.
+	// errLength is the error for a body that is shorter or longer than the requested range.
+	errLength = errors.New("the object store sent another length than requested")
+	// errTooLong is the error for a longer body.
 	errTooLong = fmt.Errorf("%w: more bytes", errLength)
 )
 
-// maxReads is how often a range is read whose body is longer than the range. internal/bucket/retry
-// cannot repeat that read, because it has already delivered the range when it could see the rest.
+// maxReads is how many times a range is read if its body is longer than the range.
+// internal/bucket/retry cannot repeat that read, because it has delivered the range before it can
+// see the rest.
 const maxReads = 4
 
 // read fills b with the bytes of an object from off on.
@@ -77,7 +77,7 @@ func (f *fetcher) readOnce(ctx context.Context, name string, off int64, b []byte
 	default:
 		return f.classify(err)
 	}
-	// Reading on to the end shows a store that ignores ranges, and lets a connection be used again.
+	// Reading to the end detects a store that ignores ranges, and lets the connection be reused.
 	var more [1]byte
 	if n, _ := io.ReadFull(rc, more[:]); n > 0 {
 		return errTooLong
@@ -94,7 +94,7 @@ func (f *fetcher) classify(err error) error {
 	return err
 }
 
-// size asks for the size of an object.
+// size asks the bucket for the size of an object.
 func (f *fetcher) size(ctx context.Context, name string) (int64, error) {
 	var size int64
 	err := f.call(ctx, func(ctx context.Context) error {
@@ -121,7 +121,7 @@ func (f *fetcher) call(ctx context.Context, do func(context.Context) error) erro
 	return ended(ctx, err)
 }
 
-// ended is the error of something that failed with err when ctx was done.
+// ended adds the cause of the end of ctx to err.
 func ended(ctx context.Context, err error) error {
 	cause := context.Cause(ctx)
 	if errors.Is(err, cause) {
@@ -130,34 +130,35 @@ func ended(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", cause, err)
 }
 
-// part is one piece of a stream: bytes already in hand, or one range to be read.
+// part is one piece of a stream: bytes that have been read already, or a range to read.
 type part struct {
 	off   int64
 	size  int64
 	data  []byte
 	buf   *[]byte // pooled memory of data
-	held  bool    // counts in fetcher.bytes
+	held  bool    // size is acquired from fetcher.bytes
 	err   error
-	ready chan struct{} // closed when data or err is there; nil for bytes in hand
+	ready chan struct{} // closed when data or err is set; nil if data was read before
 }
 
-// stream is some ranges of an object one after another, read in parts ahead of the consumer.
+// stream reads consecutive ranges of an object in parts, ahead of its consumer.
 //
-// A goroutine starts the reads in order, each read has one. All have ended when close returns.
+// One goroutine starts the reads in order, and each read has a goroutine. All have ended when close
+// returns.
 type stream struct {
 	f      *fetcher
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	parts  []*part
-	window chan struct{} // a place for each part that is read or waits for the consumer
+	window chan struct{} // one element for each part that is read or waits for the consumer
 
 	cur  int
-	rest []byte // of parts[cur], if open
+	rest []byte // unread bytes of parts[cur], if open
 	open bool
 }
 
-// start begins to read. At most window parts are in memory at a time.
+// start starts a stream. At most window parts are in memory at a time.
 func (f *fetcher) start(ctx context.Context, name string, parts []*part, window int) *stream {
 	s := &stream{f: f, parts: parts, window: make(chan struct{}, window)}
 	s.ctx, s.cancel = context.WithCancel(ctx)
@@ -190,8 +191,8 @@ func (f *fetcher) start(ctx context.Context, name string, parts []*part, window 
 	return s
 }
 
-// buffer returns memory for a part. Whole parts take theirs from a pool: a large index has hundreds
-// of them.
+// buffer returns memory for a part. Large parts use a pool, because a large index has hundreds of
+// them.
 func (f *fetcher) buffer(p *part) []byte {
 	if p.size < f.partSize/2 {
 		return make([]byte, p.size)
@@ -245,7 +246,7 @@ func (s *stream) Read(b []byte) (int, error) {
 	}
 }
 
-// next passes over the rest of the current part.
+// next skips the rest of the current part.
 func (s *stream) next() {
 	p := s.parts[s.cur]
 	s.release(p)
@@ -256,7 +257,7 @@ func (s *stream) next() {
 	}
 }
 
-// skipTo passes over what is left in front of part i, which is padding at the end of a section.
+// skipTo skips all bytes before part i, which are padding at the end of a section.
 func (s *stream) skipTo(i int) error {
 	for s.cur < i {
 		if !s.open && s.parts[s.cur].ready != nil {
@@ -271,7 +272,7 @@ func (s *stream) skipTo(i int) error {
 	return nil
 }
 
-// close ends all reads and gives back what the stream holds.
+// close cancels all reads and releases the parts of the stream.
 func (s *stream) close() {
 	s.cancel()
 	s.wg.Wait()

@@ -15,20 +15,20 @@ import (
 	"larder/internal/telemetry"
 )
 
-// flight is one opening or building of a header that any number of look-ups wait for. Manager.mu
-// guards waiters; err is set before done is closed.
+// flight opens or builds one header. Any number of look-ups wait for it. Manager.mu guards waiters.
+// err is set before done is closed.
 type flight struct {
 	done       chan struct{}
 	err        error
 	cancel     context.CancelCauseFunc
 	waiters    int
-	background bool // goes on when nobody waits
+	background bool // continues without waiters
 	again      bool // the file is damaged: build without opening it
-	inMemory   bool // and do not give the disk another one now
+	inMemory   bool // build in memory, and do not write another file now
 }
 
-// join returns the entry's flight, which is start if there is none. The caller must wait for it. mu
-// is held, the entry is referenced.
+// join returns the entry's flight, or launches start if there is none. The caller must wait for it.
+// mu is held, and the entry is referenced.
 func (m *Manager) join(ctx context.Context, e *entry, start flight) *flight {
 	if e.flight == nil {
 		m.builds.queue.remove(e)
@@ -38,7 +38,7 @@ func (m *Manager) join(ctx context.Context, e *entry, start flight) *flight {
 	return e.flight
 }
 
-// launch starts a flight. It does not end with ctx, from which it has only the trace. mu is held.
+// launch starts a flight. It has the values of ctx but not its end. mu is held.
 func (m *Manager) launch(ctx context.Context, e *entry, fl *flight) {
 	fl.done = make(chan struct{})
 	ctx, stop := context.WithTimeoutCause(context.WithoutCancel(ctx), m.opts.BuildTimeout,
@@ -54,7 +54,7 @@ func (m *Manager) launch(ctx context.Context, e *entry, fl *flight) {
 	})
 }
 
-// wait waits for a flight that was joined.
+// wait waits for a joined flight.
 func (m *Manager) wait(ctx context.Context, e *entry, fl *flight) error {
 	select {
 	case <-fl.done:
@@ -64,7 +64,7 @@ func (m *Manager) wait(ctx context.Context, e *entry, fl *flight) error {
 	m.mu.Lock()
 	fl.waiters--
 	if fl.waiters == 0 && !fl.background {
-		// Joining and leaving happen under one lock: nobody can join what has just been given up.
+		// Joining and leaving happen under one lock, so no caller can join a cancelled flight.
 		if e.flight == fl {
 			e.flight = nil
 		}
@@ -74,24 +74,23 @@ func (m *Manager) wait(ctx context.Context, e *entry, fl *flight) error {
 	return fmt.Errorf("wait for the index header of block %s: %w", e.src.ID, context.Cause(ctx))
 }
 
-// loaded is what a flight brings.
+// loaded is the result of a flight.
 type loaded struct {
 	r *reader
-	// What is to be saved when nobody waits any more: file is a whole header that has no name yet,
-	// unnamed one that has no file yet.
+	// What remains to be saved once no caller waits: file is a complete header without a name,
+	// unnamed is one without a file.
 	file    *fileOutput
 	unnamed storage
 }
 
 func (l *loaded) unsaved() bool { return l.file != nil || l.unnamed != nil }
 
-// fly loads a header, makes it the entry's, and then gives its file a name: nobody waits for the
-// disk.
+// fly loads a header and installs it. Then it names the file, so that no caller waits for the disk.
 func (m *Manager) fly(ctx context.Context, e *entry, fl *flight) {
 	started := time.Now()
 	l, err := m.load(ctx, e, fl)
 	switch {
-	// no fault: its successor is on its way
+	// No fault: another flight follows.
 	case errors.Is(err, ErrReplaced), fl.background && errors.Is(err, context.Canceled):
 	case err != nil && fl.background:
 		m.opts.Logger.Warn("background build failed", "block", e.src.ID, "err", err)
@@ -105,7 +104,7 @@ func (m *Manager) fly(ctx context.Context, e *entry, fl *flight) {
 	}
 
 	m.mu.Lock()
-	mine := e.flight == fl // else it was given up
+	mine := e.flight == fl // else its last caller has left
 	if mine {
 		e.flight = nil
 	}
@@ -144,22 +143,21 @@ func (m *Manager) fly(ctx context.Context, e *entry, fl *flight) {
 		m.notify()
 		m.unlock()
 	case !keep && l.r != nil:
-		_ = l.r.close() // nothing of it was kept
+		_ = l.r.close() // it is not used
 		if l.file != nil {
 			l.file.discard()
 		}
 	}
 }
 
-// load opens the header's file or builds it. A panic in it is its error: it must not take the
-// process along.
+// load opens the header's file or builds it. It returns a panic as an error, because a panic on
+// this goroutine would end the process.
 func (m *Manager) load(ctx context.Context, e *entry, fl *flight) (l loaded, err error) {
 	background := fl.background
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf(
-				"index header of block %s: %w", e.src.ID, m.panics.Caught(v, "block", e.src.ID),
-			)
+			err = fmt.Errorf("index header of block %s: %w",
+				e.src.ID, m.panics.Caught(v, "block", e.src.ID))
 		}
 	}()
 	if background {
@@ -170,10 +168,9 @@ func (m *Manager) load(ctx context.Context, e *entry, fl *flight) (l loaded, err
 		case changed:
 			return loaded{}, ErrReplaced
 		case err != nil && e.src.IndexSize == 0:
-			// INVARIANT: pages of the index are kept under an identity that its size is part of.
-			return loaded{}, fmt.Errorf(
-				"index header of block %s: size of the index is not known: %w", e.src.ID, err,
-			)
+			// INVARIANT: the size of the index is part of the identity of its cached pages.
+			return loaded{}, fmt.Errorf("index header of block %s: the index has no known size: %w",
+				e.src.ID, err)
 		}
 	}
 	if !m.opts.Dir.IsZero() {
@@ -185,9 +182,8 @@ func (m *Manager) load(ctx context.Context, e *entry, fl *flight) (l loaded, err
 	}
 	if !background {
 		if err := m.acquireUnits(ctx, e); err != nil {
-			return loaded{}, fmt.Errorf(
-				"wait to build the index header of block %s: %w", e.src.ID, err,
-			)
+			return loaded{}, fmt.Errorf("wait to build the index header of block %s: %w",
+				e.src.ID, err)
 		}
 		defer m.releaseUnits(e, false)
 	}
@@ -219,8 +215,8 @@ func (m *Manager) releaseUnits(e *entry, background bool) {
 	m.unlock()
 }
 
-// openExisting opens the header's file, nil if it must be built. A file that is not right is
-// removed.
+// openExisting opens the header's file. It returns nil if the header must be built, and removes a
+// file that is damaged or stale.
 func (m *Manager) openExisting(ctx context.Context, e *entry) *reader {
 	started := time.Now()
 	span := startSpan(&ctx, "open index header", e.src)
@@ -248,7 +244,7 @@ func (m *Manager) openExisting(ctx context.Context, e *entry) *reader {
 	return r
 }
 
-// dropped says that a file is built again, and why.
+// dropped counts and logs that a header is built again.
 func (m *Manager) dropped(e *entry, err error) {
 	reason := "damaged"
 	if errors.Is(err, errStale) {
@@ -258,12 +254,12 @@ func (m *Manager) dropped(e *entry, err error) {
 	}
 	m.met.rebuilds.WithLabelValues(reason).Inc()
 	m.opts.Logger.Warn(
-		"index header is dropped and built again", "block", e.src.ID, "reason", reason, "err", err,
+		"index header dropped, building it again", "block", e.src.ID, "reason", reason, "err", err,
 	)
 }
 
-// build builds the header. What cannot be written to the local disk is built in memory; tables that
-// do not verify are read once more from the bucket.
+// build builds the header, in memory if it cannot be written to the local disk. Tables that do not
+// verify are read once more from the bucket.
 func (m *Manager) build(
 	ctx context.Context, e *entry, background, inMemory bool,
 ) (l loaded, err error) {
@@ -311,11 +307,11 @@ func (m *Manager) build(
 		case corrupt(err) && !reread:
 			reread = true
 			m.opts.Logger.Warn(
-				"index does not verify: it is read once more", "block", e.src.ID, "err", err,
+				"index does not verify, reading it once more", "block", e.src.ID, "err", err,
 			)
 		case m.doubtful(err) && m.measure(ctx, e, corrupt(err)):
 			return loaded{}, ErrReplaced
-		case ctx.Err() != nil: // the measurement has replaced the block that this is the header of
+		case ctx.Err() != nil: // the measurement has replaced the block
 			return loaded{}, ended(ctx, err)
 		default:
 			if corrupt(err) {
@@ -326,15 +322,15 @@ func (m *Manager) build(
 	}
 }
 
-// doubtful reports whether err may come from a wrong size of the index: bytes that do not verify, a
-// body of another length, or a range behind the end.
+// doubtful reports whether a wrong size of the index may be the reason for err: bytes that do not
+// verify, a body of another length, or a range beyond the end.
 func (m *Manager) doubtful(err error) bool {
 	return corrupt(err) || errors.Is(err, errLength) ||
 		m.opts.Unsatisfiable != nil && m.opts.Unsatisfiable(err)
 }
 
-// measure asks the bucket for the sizes of the block's files. It reports whether the block has
-// other content by now.
+// measure asks the bucket for the sizes of the block's files. It reports whether the block's
+// contents have been replaced.
 func (m *Manager) measure(ctx context.Context, e *entry, corrupt bool) bool {
 	if m.opts.Measure == nil {
 		return false
@@ -351,8 +347,8 @@ func (m *Manager) buildOnce(
 	switch {
 	case inMemory:
 	case e.src.weight() < buildUnits:
-		// Making a file can wait for the disk as long as reading the bucket takes. A small header
-		// is used from memory until it has one.
+		// Creating a file may take as long as reading the bucket. A small header is used from
+		// memory until it has a file.
 		l.unnamed = mem
 	default:
 		if l.file, err = m.createFile(e); err != nil {
@@ -382,7 +378,7 @@ func (m *Manager) buildOnce(
 	if err != nil {
 		var d *damageError
 		if l.file != nil && errors.As(err, &d) {
-			err = &localError{err} // the disk does not give back what it was given
+			err = &localError{err} // the disk returned other bytes than were written
 		}
 		return loaded{}, err
 	}
@@ -390,11 +386,11 @@ func (m *Manager) buildOnce(
 	return l, nil
 }
 
-// savers is how many headers are saved at once: each waits for the disk, and nobody waits for it.
+// savers is the number of headers that are saved at once. No caller waits for them.
 const savers = 2
 
-// save gives a header its file. The header is in use meanwhile, and stays so if that fails. It
-// reports whether there is nothing left to be done. mu is not held.
+// save writes and names the file of a header, which is in use all the time. It reports whether
+// nothing is left to be done. mu is not held.
 func (m *Manager) save(e *entry, l loaded) bool {
 	var err error
 	select {
@@ -406,7 +402,7 @@ func (m *Manager) save(e *entry, l loaded) bool {
 	e.fileMu.Lock()
 	defer e.fileMu.Unlock()
 	m.mu.Lock()
-	gone := e.gone || e.h.cur.Load() != l.r // damaged meanwhile, and built again
+	gone := e.gone || e.h.cur.Load() != l.r // it was damaged and has been built again
 	m.unlock()
 	file := l.file
 	if err == nil && !gone && file == nil {
@@ -436,7 +432,7 @@ func (m *Manager) save(e *entry, l loaded) bool {
 		m.diskWell()
 		return true
 	}
-	// From here on the file serves, and what was copied goes.
+	// From now on look-ups use the file instead of the copy in memory.
 	r, err := open(&fileStorage{File: file.f, size: file.n}, e.src, m.look)
 	if err != nil {
 		file.f.Close()
@@ -454,8 +450,8 @@ func (m *Manager) save(e *entry, l loaded) bool {
 	return true
 }
 
-// rebuild has a damaged header built again, in memory where the disk is not to be trusted with it.
-// It returns when h has another reader than bad.
+// rebuild builds a damaged header again, in memory if inMemory is set. It returns once h has
+// another reader than bad.
 func (m *Manager) rebuild(
 	ctx context.Context, h *Header, bad *reader, d *damageError, inMemory bool,
 ) error {
@@ -486,7 +482,7 @@ func (m *Manager) rebuild(
 	return m.wait(ctx, e, fl)
 }
 
-// startSpan starts a span under ctx's, where there is one.
+// startSpan starts a child of the span of ctx, if that is recording.
 func startSpan(ctx *context.Context, name string, src Source) trace.Span {
 	parent := trace.SpanFromContext(*ctx)
 	if !parent.IsRecording() {
@@ -496,9 +492,7 @@ func startSpan(ctx *context.Context, name string, src Source) trace.Span {
 	*ctx, span = parent.TracerProvider().
 		Tracer("larder/store/indexheader").
 		Start(*ctx, name, trace.WithAttributes(
-			attribute.String(
-				"block", src.ID.String(),
-			),
+			attribute.String("block", src.ID.String()),
 			attribute.Int64("index.bytes", src.IndexSize),
 		))
 	return span

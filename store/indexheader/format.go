@@ -10,7 +10,7 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// The layout of a header file is drawn in docs/format.md; a golden file holds the two together.
+// docs/format.md draws the layout of a header file. A golden file keeps both in agreement.
 
 const (
 	// formatVersion is increased with every change of the layout. A file of another version is
@@ -20,27 +20,27 @@ const (
 	magic      = "larderIH"
 	headSize   = 16
 	footerSize = 176
-	// tailSize is the part of the footer whose place no version changes: format version, checksum,
-	// magic.
+	// tailSize is the size of the end of the footer that is the same in all versions: format
+	// version, checksum, magic.
 	tailSize = 16
 
 	// maxBlock is the size of a block in bytes, checksum included. Only a block of one entry may be
 	// larger.
 	maxBlock = 16 << 10
-	// restartInterval is the number of entries of a value block from one that is stored whole to
-	// the next.
+	// restartInterval is the number of entries of a value block between two that are stored without
+	// a shared prefix.
 	restartInterval = 16
-	// maxBlockEntries is what the entry count of a block can hold.
+	// maxBlockEntries is the largest entry count of a block.
 	maxBlockEntries = 1<<16 - 1
 )
 
-// How a value block says where posting lists end.
+// How a value block states the ends of posting lists.
 const (
-	listsDerived = 0 // an entry's list ends where the next entry's begins
-	listsStored  = 1 // every entry has its list's end: the lists lie in any order (index format V1)
+	listsDerived = 0 // an entry's list ends at the start of the next entry's list
+	listsStored  = 1 // every entry has its list's end: lists have no order (index format V1)
 )
 
-// Whether the index's symbol table is in order: only then does the order of references say that of
+// Whether the index's symbol table is sorted. Only then do references have the order of their
 // symbols.
 const (
 	symbolsAscend   = 0 // every symbol is larger than the one before
@@ -58,10 +58,10 @@ type footer struct {
 	all       List
 	symbols   int64 // number of symbols
 	values    int64 // number of entries of the postings offset table
-	valueOff  int64 // where the value blocks begin; the symbol blocks begin at headSize
-	symSparse int64 // where the symbols' sparse table begins
-	valSparse int64 // where the values' sparse table begins; it ends at the footer
-	listsEnd  int64 // where the last posting list ends, if ends are derived
+	valueOff  int64 // start of the value blocks; the symbol blocks start at headSize
+	symSparse int64 // start of the symbols' sparse table
+	valSparse int64 // start of the values' sparse table, which ends at the footer
+	listsEnd  int64 // end of the last posting list, if ends are derived
 	size      int64 // of the file
 }
 
@@ -86,11 +86,12 @@ func (f *footer) append(dst []byte) []byte {
 	return append(dst, magic...)
 }
 
-// fields returns the footer's 64-bit fields behind the versions, in order.
+// fields returns the footer's 64-bit fields after the versions, in order.
 func (f *footer) fields() [15]*int64 {
 	return [15]*int64{
-		&f.toc.Symbols, &f.toc.Series, &f.toc.LabelIndices, &f.toc.LabelIndicesTable, &f.toc.Postings, &f.toc.PostingsTable,
-		&f.all.Off, &f.all.End, &f.symbols, &f.values, &f.valueOff, &f.symSparse, &f.valSparse, &f.listsEnd, &f.size,
+		&f.toc.Symbols, &f.toc.Series, &f.toc.LabelIndices, &f.toc.LabelIndicesTable,
+		&f.toc.Postings, &f.toc.PostingsTable, &f.all.Off, &f.all.End, &f.symbols, &f.values,
+		&f.valueOff, &f.symSparse, &f.valSparse, &f.listsEnd, &f.size,
 	}
 }
 
@@ -121,12 +122,12 @@ func parseFooter(b []byte, size int64) (footer, error) {
 	for i, v := range f.fields() {
 		*v = int64(be.Uint64(b[40+8*i:]))
 	}
-	// INVARIANT: behind this check the four regions lie in the file in this order, and sizes of
-	// allocations follow from the file's.
+	// INVARIANT: after this check the four regions lie in the file in this order, and the file's
+	// size bounds all allocations.
 	switch {
 	case f.size != size:
 		return f, fmt.Errorf(
-			"%w: the footer speaks of %d bytes, the file has %d", errCorrupt, f.size, size,
+			"%w: the footer states %d bytes, the file has %d", errCorrupt, f.size, size,
 		)
 	case f.toc.Version < 1 || f.toc.Version > 3 || f.lists > listsStored || f.disorder > symbolsDisorder:
 		return f, fmt.Errorf(
@@ -154,10 +155,10 @@ func (l List) plausible(size int64) bool {
 		l.End <= size
 }
 
-// castagnoli is the polynomial of every checksum of a header, as in a block.
+// castagnoli is the polynomial of all checksums of a header, same as in a block.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// cutUvarint splits a uvarint off b. ok is false if b does not begin with one.
+// cutUvarint splits a uvarint off b. ok is false if b does not start with one.
 func cutUvarint(b []byte) (v uint64, rest []byte, ok bool) {
 	if len(b) > 0 && b[0] < 0x80 {
 		return uint64(b[0]), b[1:], true

@@ -18,8 +18,8 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// fixIndex gives mutated bytes the magic and the checksums of an index, so that what is behind them
-// is reached.
+// fixIndex writes the magic and the checksums of an index into mutated bytes, so that the fuzzer
+// reaches the code after these checks.
 func fixIndex(b []byte) []byte {
 	b = bytes.Clone(b)
 	be := binary.BigEndian
@@ -66,12 +66,12 @@ func buildHeader(idx []byte) (*reader, error) {
 	return open(st, src, newLookups(0))
 }
 
-// prometheusRanges returns where the posting lists of an index begin as Prometheus sees it, nil if
-// it does not open the index.
+// prometheusRanges returns the ranges of the posting lists of an index according to Prometheus, nil
+// if Prometheus does not open the index.
 func prometheusRanges(idx []byte) (ranges map[labels.Label]index.Range) {
 	defer func() {
 		if recover() != nil {
-			ranges = nil // it trusts what it reads
+			ranges = nil // Prometheus trusts the index
 		}
 	}()
 	r, err := index.NewReader(rawBytes(idx), index.DecodePostingsRaw)
@@ -84,8 +84,8 @@ func prometheusRanges(idx []byte) (ranges map[labels.Label]index.Range) {
 	return ranges
 }
 
-// FuzzBuild: a header is built of an index, or that is an error of the index. What is built opens,
-// its values ascend, asking for one finds what walking over all finds, and the lists begin where
+// FuzzBuild: a build returns a header or an error of the index. The header opens, its values
+// ascend, look-ups of single values agree with a walk over all, and the lists start where
 // Prometheus says.
 func FuzzBuild(f *testing.F) {
 	idx := tinyIndex(f)
@@ -105,7 +105,7 @@ func FuzzBuild(f *testing.F) {
 			r, err := buildHeader(idx)
 			runtime.ReadMemStats(&after)
 			if n := after.TotalAlloc - before.TotalAlloc; n > 4<<20+32*uint64(len(idx)) {
-				t.Errorf("%d bytes of index took %d to read", len(idx), n)
+				t.Errorf("building from an index of %d bytes allocated %d", len(idx), n)
 			}
 			if err != nil {
 				if !errors.Is(err, tsdbfmt.ErrCorrupt) && !errors.Is(err, tsdbfmt.ErrChecksum) {
@@ -120,8 +120,8 @@ func FuzzBuild(f *testing.F) {
 	})
 }
 
-// selfConsistent compares all ways to ask a header for its values, and with theirs, unless it is
-// nil.
+// selfConsistent compares all ways to ask a header for its values with each other and, unless it is
+// nil, with theirs.
 func selfConsistent(r *reader, theirs map[labels.Label]index.Range) error {
 	ctx := context.Background()
 	for n, name := range r.names {

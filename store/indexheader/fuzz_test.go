@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// fixSums gives mutated bytes the checksums that they should have, so that what is behind them is
-// reached: the footer, the sparse tables and every block that the tables speak of.
+// fixSums writes the right checksums into mutated bytes, of the footer, the sparse tables and every
+// block in them, so that the fuzzer reaches the code after these checks.
 func fixSums(b []byte) []byte {
 	b = bytes.Clone(b)
 	be := binary.BigEndian
@@ -66,8 +66,8 @@ func headerBytes(t testing.TB, idx []byte) []byte {
 	return bytes.Join(h.cur.Load().st.(*memory).chunks, nil)
 }
 
-// FuzzOpen: whatever the bytes, opening and looking up neither panics nor loops nor reserves memory
-// without measure.
+// FuzzOpen: for any bytes, open and look-ups do not panic, do not loop, and allocate in proportion
+// to the file.
 func FuzzOpen(f *testing.F) {
 	f.Add(headerBytes(f, tinyIndex(f)))
 	v1 := tinyIndex(f)
@@ -81,9 +81,9 @@ func FuzzOpen(f *testing.F) {
 		tryAll(b)
 		tryAll(fixed)
 		runtime.ReadMemStats(&after)
-		// Of each name some values are remembered and asked for.
+		// Some values of each name are kept and looked up.
 		if n := after.TotalAlloc - before.TotalAlloc; n > 16<<20+4096*uint64(len(b)) {
-			t.Errorf("%d bytes of header took %d to open and to ask", len(b), n)
+			t.Errorf("opening and look-ups of a header of %d bytes allocated %d", len(b), n)
 		}
 	})
 }

@@ -13,8 +13,8 @@ import (
 	"larder/internal/localfs"
 )
 
-// The header of a fixed index has the bytes that it always had. Whoever changes the layout
-// increases formatVersion, writes the golden files anew and changes docs/format.md.
+// The header of a fixed index always has the same bytes. A change of the layout needs a higher
+// formatVersion, new golden files and a change of docs/format.md.
 func TestGoldenHeader(t *testing.T) {
 	for _, name := range []string{"golden", "golden-v1"} {
 		idx, err := os.ReadFile("testdata/" + name + ".index")
@@ -28,7 +28,7 @@ func TestGoldenHeader(t *testing.T) {
 		if got := headerBytes(t, idx); !bytes.Equal(got, want) {
 			t.Errorf("%s: the header is\n%swant\n%s", name, hex.Dump(got), hex.Dump(want))
 		}
-		// And the golden file is read rightly.
+		// The golden file is read correctly.
 		dir := t.TempDir()
 		bkt := newBucket()
 		src := bkt.add(1, idx)
@@ -45,7 +45,7 @@ func TestGoldenHeader(t *testing.T) {
 	}
 }
 
-// The bytes in docs/format.md are those of the golden file, all of them, in order.
+// docs/format.md has all bytes of the golden file, in order.
 func TestGoldenHeaderIsDocumented(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/format.md")
 	if err != nil {
@@ -83,7 +83,7 @@ func TestGoldenHeaderIsDocumented(t *testing.T) {
 	if !bytes.Equal(got, want) {
 		t.Errorf("documented are\n%sthe file has\n%s", hex.Dump(got), hex.Dump(want))
 	}
-	// What the text says in figures.
+	// The figures in the text.
 	for _, s := range []string{
 		fmt.Sprintf("Format version: **%d**", formatVersion), fmt.Sprintf("at most %d KiB", maxBlock>>10),
 		fmt.Sprintf("Every %dth entry is a restart", restartInterval), fmt.Sprintf("head <%db>", headSize), fmt.Sprintf("footer <%db>", footerSize),

@@ -9,17 +9,17 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// Header answers what is asked of a block's index before its postings and series are read. It is
-// safe for use by any number of goroutines until it is released.
+// Header answers questions about a block's index without its postings and series. It is safe for
+// concurrent use until it is released.
 //
-// A look-up that meets damage drops the header file, has it built again from the bucket and goes on
-// where it was. It returns an error when that failed; the next look-up tries again.
+// A look-up that finds damage drops the header file, builds the header again from the bucket and
+// continues. If that fails it returns an error, and the next look-up tries again.
 type Header struct {
 	m   *Manager
 	e   *entry
 	cur atomic.Pointer[reader]
 
-	retired []*reader // guarded by m.mu: damaged readers that look-ups may still be using
+	retired []*reader // guarded by m.mu: damaged readers that look-ups may still use
 }
 
 // IndexVersion returns the format version of the block's index: 1, 2 or 3.
@@ -31,8 +31,8 @@ func (h *Header) IndexSize() int64 { return h.cur.Load().indexSize }
 // TOC returns the index's table of contents.
 func (h *Header) TOC() tsdbfmt.TOC { return h.cur.Load().toc }
 
-// SymbolsAscend reports whether every symbol of the index is larger than the one before. Then
-// references compare as their symbols do.
+// SymbolsAscend reports whether every symbol of the index is larger than the one before. References
+// then have the order of their symbols.
 func (h *Header) SymbolsAscend() bool { return h.cur.Load().disorder == symbolsAscend }
 
 // LabelNames returns the label names of the block's series, sorted. The caller must not change the
@@ -52,8 +52,8 @@ func (h *Header) ValueCount(name string) int {
 // AllPostings returns the list of all series, the zero List if the index has none.
 func (h *Header) AllPostings() List { return h.cur.Load().all }
 
-// Lists appends to dst a List for each of values, which are sorted and distinct: the zero List for
-// a value that the block does not have.
+// Lists appends to dst a List for each of values, which must be sorted and distinct. It is the zero
+// List for a value that the block does not have.
 func (h *Header) Lists(
 	ctx context.Context, name string, values []string, dst []List,
 ) ([]List, error) {
@@ -77,8 +77,8 @@ func (h *Header) Lists(
 	}
 }
 
-// Values calls f for the values of a label name in order, from the first one that is not less than
-// from, until f returns false or an error. value is valid until f returns.
+// Values calls f for the values of a label name in order, starting with the first value that is not
+// less than from, until f returns false or an error. value is valid until f returns.
 func (h *Header) Values(
 	ctx context.Context, name, from string, f func(value []byte, l List) (more bool, err error),
 ) error {
@@ -99,9 +99,9 @@ func (h *Header) Values(
 	}
 }
 
-// Symbols calls f with the symbol of each of refs, which are ascending and distinct: numbers in the
-// symbol table, or, in index format V1, byte offsets in the index. s is valid until f returns. A
-// reference that the index does not have is an error.
+// Symbols calls f with the symbol of each of refs, which must be ascending and distinct. They are
+// numbers in the symbol table or, in index format V1, byte offsets in the index. s is valid until f
+// returns. An unknown reference is an error.
 func (h *Header) Symbols(ctx context.Context, refs []uint32, f func(i int, s []byte) error) error {
 	r := h.cur.Load()
 	i := 0
@@ -116,24 +116,23 @@ func (h *Header) Symbols(ctx context.Context, refs []uint32, f func(i int, s []b
 	}
 }
 
-// maxRebuilds is how often one look-up has its header built again before it gives up: a disk that
-// damages every file it is given is not worth more.
+// maxRebuilds is how many times one look-up rebuilds its header before it fails. More does not help
+// with a disk that damages every file.
 const maxRebuilds = 2
 
-// heal returns a reader to go on with if err is damage that r met, else the error. Readers of one
-// block differ in nothing but damage: it does not matter which of them answered what.
+// heal returns a reader to continue with if err is damage found by r, and otherwise the error.
+// Readers of one header differ only in damage, so a look-up may combine their answers.
 func (h *Header) heal(ctx context.Context, r *reader, err error, try int) (*reader, error) {
 	var d *damageError
 	if !errors.As(err, &d) || d.r != r {
 		return nil, err
 	}
 	if try >= maxRebuilds {
-		return nil, fmt.Errorf("built again just now: %w", err)
+		return nil, fmt.Errorf("the header was just rebuilt: %w", err)
 	}
-	// A disk that cannot be read, or has damaged the second file in a row, is not given a third
-	// one.
+	// After a read error, or the second damaged file in a row, the header is built in memory.
 	if rerr := h.m.rebuild(ctx, h, r, d, try > 0 || d.unread()); rerr != nil {
-		return nil, fmt.Errorf("%w; building it again: %w", err, rerr)
+		return nil, fmt.Errorf("%w; rebuild: %w", err, rerr)
 	}
 	return h.cur.Load(), nil
 }

@@ -4,5 +4,5 @@ package indexheader
 
 import "os"
 
-// lockFile does nothing: two processes must not share a directory here.
+// lockFile does nothing. On these systems two processes must not share a directory.
 func lockFile(*os.File) error { return nil }

@@ -7,12 +7,11 @@ import (
 	"sort"
 )
 
-// The look-ups of a reader. Each says how far it came, so that it can go on with another reader of
-// the same header when it met damage. A block's bytes are used only when its checksum is right,
-// hence damage is met between blocks.
+// The look-ups of a reader. Each returns its progress, so that it can continue with another reader
+// of the same header after damage. A block's bytes are used only after its checksum was verified,
+// so damage is found between blocks only.
 
-// symbols calls f for refs[from:]. It returns the index of the first reference that f was not
-// called for.
+// symbols calls f for refs[from:]. It returns the index of the first reference without a call of f.
 func (r *reader) symbols(
 	ctx context.Context, refs []uint32, from int, f func(i int, s []byte) error,
 ) (int, error) {
@@ -21,7 +20,7 @@ func (r *reader) symbols(
 	i, blk := from, 0
 	for i < len(refs) {
 		ref := refs[i]
-		// Blocks are visited in order: the next one is most often the right one.
+		// Blocks are visited in order. The next one is usually the right one.
 		if blk+1 < len(r.symFirst) && ref >= r.symFirst[blk+1] {
 			blk++
 			if blk+1 < len(r.symFirst) && ref >= r.symFirst[blk+1] {
@@ -69,7 +68,7 @@ func (r *reader) symbolsByNumber(
 		if uint64(j) >= uint64(b.n) {
 			return i, fmt.Errorf("block %s: unknown symbol %d", r.id, refs[i])
 		}
-		// This is b.at without its call: it runs for every distinct label of an answer.
+		// This is b.at inlined, because it runs for every distinct label of an answer.
 		o := int(binary.BigEndian.Uint16(b.offs[2*j:]))
 		var s []byte
 		if o < len(b.entries) && b.entries[o] < 0x80 && o+1+int(b.entries[o]) <= len(b.entries) {
@@ -88,8 +87,8 @@ func (r *reader) symbolsByNumber(
 	return i, nil
 }
 
-// symbolsByOffset is symbolsByNumber for index format V1. A block's entries follow one another as
-// in the index, so the distance of two references is the distance of their entries.
+// symbolsByOffset does the same as symbolsByNumber for index format V1. A block's entries have the
+// same layout as in the index, so the distance of two references is the distance of their entries.
 func (r *reader) symbolsByOffset(
 	refs []uint32, i int, last, first uint32, blk int, b *symbolBlock,
 	f func(i int, s []byte) error,
@@ -110,7 +109,7 @@ func (r *reader) symbolsByOffset(
 	return i, nil
 }
 
-// nameIndex returns the number of a label name, -1 if the block has none of it.
+// nameIndex returns the number of a label name, -1 if the block does not have it.
 func (r *reader) nameIndex(name string) int {
 	i := sort.SearchStrings(r.names, name)
 	if i == len(r.names) || r.names[i] != name {
@@ -119,7 +118,7 @@ func (r *reader) nameIndex(name string) int {
 	return i
 }
 
-// cursorAt puts the cursor in front of value block i.
+// cursorAt moves the cursor before value block i.
 func (r *reader) cursorAt(sc *scratch, i uint32, admit bool) error {
 	raw, err := r.block(sc, len(r.symFirst)+int(i), r.valOff[i], r.valOff[i+1], admit)
 	if err != nil {
@@ -131,15 +130,15 @@ func (r *reader) cursorAt(sc *scratch, i uint32, admit bool) error {
 	return nil
 }
 
-// blockOf returns the value block in [lo, hi) that holds v if any does: the last one whose
-// separator is not behind v.
+// blockOf returns the only value block in [lo, hi) that may have v: the last one whose separator is
+// not after v.
 func (r *reader) blockOf(lo, hi uint32, v string) uint32 {
 	n := sort.Search(int(hi-lo), func(k int) bool { return r.sep(lo+uint32(k)) > v })
 	return lo + uint32(max(n, 1)) - 1
 }
 
-// listsOf appends a list for each of values and returns dst. What dst has grown by says how far it
-// came.
+// listsOf appends a list for each of values and returns dst. The number of appended lists is its
+// progress.
 func (r *reader) listsOf(
 	ctx context.Context, name int, values []string, dst []List,
 ) ([]List, error) {
@@ -180,16 +179,16 @@ func (r *reader) listsOf(
 	return dst, nil
 }
 
-// progress is how far a walk over the values of a name came: skip values were passed to f behind
-// the value after, or from the walk's beginning if begun is false.
+// progress is the progress of a walk over the values of a name: skip values were passed to f after
+// the value after, or from the start of the walk if begun is false.
 type progress struct {
 	after []byte
 	begun bool
 	skip  int
 }
 
-// valuesOf calls f for the values from from on, in order, leaving out what p says was done. It
-// keeps p true.
+// valuesOf calls f for the values from from on, in order, except for those that p says are done. It
+// updates p.
 func (r *reader) valuesOf(
 	ctx context.Context, name int, from string, p *progress,
 	f func(value []byte, l List) (bool, error),

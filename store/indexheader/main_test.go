@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"math/rand/v2"
@@ -38,13 +39,13 @@ func TestMain(m *testing.M) {
 var errNotThere = errors.New("object is not there")
 var errDenied = errors.New("access denied")
 
-// get is one GetRange of a test bucket.
+// get is one GetRange of a testBucket.
 type get struct {
 	Name     string
 	Off, Len int64
 }
 
-// testBucket is a bucket in memory that counts, and fails as told.
+// testBucket is a bucket in memory that counts its calls and fails as told.
 type testBucket struct {
 	objstore.Bucket // nil; retry.Wrap needs its methods
 
@@ -52,8 +53,8 @@ type testBucket struct {
 	objects map[string][]byte
 	gets    []get
 	attrs   int
-	// fault is asked before every read; call is the number of reads before it. It may answer the
-	// read, or block.
+	// fault is called before every read, with the number of reads before it. It may answer the read
+	// in the bucket's place, or block.
 	fault func(ctx context.Context, g get, call int) (body io.ReadCloser, err error, answered bool)
 }
 
@@ -96,10 +97,10 @@ func (b *testBucket) Attributes(_ context.Context, name string) (objstore.Object
 	return objstore.ObjectAttributes{Size: int64(len(data))}, nil
 }
 
-// IsObjNotFoundErr knows its error only as it is, as those of S3 and of the filesystem do.
+// IsObjNotFoundErr recognises its error only unwrapped, same as the clients of S3 and FILESYSTEM.
 func (b *testBucket) IsObjNotFoundErr(err error) bool { return err == errNotThere }
 
-// IsAccessDeniedErr is strict too.
+// IsAccessDeniedErr recognises its error only unwrapped.
 func (b *testBucket) IsAccessDeniedErr(err error) bool { return err == errDenied }
 
 func (b *testBucket) setFault(
@@ -116,7 +117,7 @@ func (b *testBucket) count() int {
 	return len(b.gets)
 }
 
-// reads returns the reads so far and forgets them.
+// reads returns the reads since the last call.
 func (b *testBucket) reads() []get {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -125,7 +126,7 @@ func (b *testBucket) reads() []get {
 	return g
 }
 
-// add puts an index into the bucket and returns its source.
+// add adds an index to the bucket and returns its source.
 func (b *testBucket) add(n byte, idx []byte) Source {
 	id := ulid.ULID{1, 2, 3, 15: n}
 	b.mu.Lock()
@@ -141,7 +142,7 @@ func (b *testBucket) add(n byte, idx []byte) Source {
 	}
 }
 
-// writeIndex has Prometheus write an index of these series.
+// writeIndex writes an index of the series with the writer of Prometheus.
 func writeIndex(t testing.TB, series []labels.Labels) []byte {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "index")
@@ -181,15 +182,15 @@ func writeIndex(t testing.TB, series []labels.Labels) []byte {
 	return b
 }
 
-// asV3 makes an index of format V2 one of V3: they differ in the version byte.
+// asV3 converts an index from format V2 to V3, which differs in the version byte.
 func asV3(b []byte) []byte {
 	b = bytes.Clone(b)
 	b[4] = 3
 	return b
 }
 
-// asV1 makes an index of format V2 one of V1, as far as headers are concerned: the version byte,
-// and the offset table in any order.
+// asV1 converts the parts of an index that headers use from format V2 to V1: the version byte, and
+// the offset table, which is shuffled.
 func asV1(t testing.TB, b []byte, rnd *rand.Rand) []byte {
 	t.Helper()
 	b = bytes.Clone(b)
@@ -223,15 +224,7 @@ func asV1(t testing.TB, b []byte, rnd *rand.Rand) []byte {
 // a block.
 func randomSeries(rnd *rand.Rand) []labels.Labels {
 	names := []string{
-		"__name__",
-		"a",
-		"b",
-		"instance",
-		"job",
-		"le",
-		"namespace/pod",
-		"ñame",
-		"zone",
+		"__name__", "a", "b", "instance", "job", "le", "namespace/pod", "ñame", "zone",
 	}
 	values := func(k int) string {
 		switch rnd.IntN(12) {
@@ -247,15 +240,8 @@ func randomSeries(rnd *rand.Rand) []labels.Labels {
 			}
 			return string([]byte{byte(rnd.IntN(256)), byte(rnd.IntN(256))})
 		default:
-			return "value-" + string(
-				rune('a'+k),
-			) + "-" + string(
-				rune('0'+rnd.IntN(10)),
-			) + string(
-				rune('0'+rnd.IntN(10)),
-			) + string(
-				rune('0'+rnd.IntN(10)),
-			)
+			return fmt.Sprintf("value-%c-%d%d%d",
+				rune('a'+k), rnd.IntN(10), rnd.IntN(10), rnd.IntN(10))
 		}
 	}
 	var out []labels.Labels
@@ -275,7 +261,7 @@ func randomSeries(rnd *rand.Rand) []labels.Labels {
 	return out
 }
 
-// rawReader is Prometheus's reader of an index in memory.
+// rawReader returns Prometheus's reader of an index in memory.
 func rawReader(t testing.TB, b []byte) *index.Reader {
 	t.Helper()
 	r, err := index.NewReader(rawBytes(b), index.DecodePostingsRaw)
@@ -312,7 +298,7 @@ func acquire(t testing.TB, m *Manager, src Source) *Header {
 	return h
 }
 
-// slowBucket takes its time before the first byte.
+// slowBucket delays the first byte.
 type slowBucket struct {
 	*testBucket
 	wait time.Duration

@@ -19,59 +19,58 @@ import (
 
 // Manager owns the index headers of a process: it builds, opens, closes and forgets them.
 //
-// One lock, mu, guards all of its state and that of its entries; nothing waits and nothing is read
-// or written while it is held. An entry's fileMu orders the renaming and the removal of its file
-// and is taken without mu.
+// mu guards its state and that of its entries. Nothing waits, reads or writes while it is held. An
+// entry's fileMu orders the naming and the removal of its file, and is taken without mu.
 type Manager struct {
 	opts   Options
 	fetch  *fetcher
 	look   *lookups
 	met    *metrics
 	panics *panics.Guard
-	// step is called before each step of a build that a crash may follow. Tests replace it before
-	// the first build.
+	// step is called before each step of a build. Tests replace it before the first build, to stop
+	// there.
 	step func(name string) error
 
-	ctx    context.Context // of everything that runs in the background
+	ctx    context.Context // of all background work
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
-	saving chan struct{} // a place for each header that is being saved
+	saving chan struct{} // one element for each header that is being saved
 
 	mu        sync.Mutex
 	closed    bool
 	entries   map[ulid.ULID]*entry
-	idle      *list.List // of *entry: open and not in use, the least recently used in front
+	idle      *list.List // of *entry: open and unused, the least recently used first
 	openCount int
 	openBytes int64
 	builds    buildQueue
 	dead      []*reader           // to be closed when mu is released
-	diskBad   bool                // the last file could not be written
-	unsaved   map[*entry]struct{} // whose open header has no file
-	// closed and replaced whenever a flight ends or an entry is forgotten
+	diskBad   bool                // the last write to the disk failed
+	unsaved   map[*entry]struct{} // entries whose open header has no file
+	// settled is closed and replaced whenever a flight ends or an entry is forgotten.
 	settled chan struct{}
 }
 
-// entry is what is known of one block.
+// entry has the state of one block.
 type entry struct {
 	src  Source
-	refs int // look-ups, waiters, a running persist: h is not closed while there are any
+	refs int // look-ups, waiters and a running save; h stays open while refs > 0
 	h    *Header
-	heap int64 // what h counts in openBytes
+	heap int64 // share of h in openBytes
 
 	idleAt   *list.Element
 	lastUsed time.Time
 	flight   *flight
-	queuePos int  // in the prefetch queue, -1 if it is not there
+	queuePos int  // in the prefetch queue, -1 if it is not queued
 	prepared bool // there is a file, or there was a header in memory: nothing to prefetch
 	gone     bool // forgotten: no longer in entries
-	wanted   bool // somebody acquired h, which was not opened for nothing
-	saving   int  // files that are being synced and given their name
+	wanted   bool // h was acquired since it was opened
+	saving   int  // saves that are running
 
 	fileMu sync.Mutex
 }
 
-// New returns a manager of the headers in opts.Dir. It removes what interrupted builds have left
-// there. A directory that cannot be used is no error: headers are in memory until it can.
+// New returns a manager of the headers in opts.Dir. It removes files of interrupted builds. A
+// directory that cannot be used is no error: headers are kept in memory until it can.
 func New(opts Options) (*Manager, error) {
 	if opts.Bucket == nil {
 		return nil, errors.New("index headers: no bucket")
@@ -109,7 +108,7 @@ func New(opts Options) (*Manager, error) {
 	return m, nil
 }
 
-// unlock releases mu and closes what was taken out under it.
+// unlock releases mu and closes the readers in dead.
 func (m *Manager) unlock() {
 	dead := m.dead
 	m.dead = nil
@@ -122,9 +121,9 @@ func (m *Manager) unlock() {
 	}
 }
 
-// entryOf returns the entry of a block, which it makes if need be. One of what the block has held
-// before is forgotten, and the error for whoever still asks for that is ErrReplaced. Its file stays
-// where it is: it is stale, and the new one takes its place. mu is held.
+// entryOf returns the entry of a block, and creates it if necessary. It forgets an entry of earlier
+// contents of the block, whose file is stale and will be overwritten. For src with earlier contents
+// than the entry's it returns ErrReplaced. mu is held.
 func (m *Manager) entryOf(src Source) (*entry, error) {
 	if m.replaced(src) {
 		return nil, ErrReplaced
@@ -141,15 +140,15 @@ func (m *Manager) entryOf(src Source) (*entry, error) {
 	return e, nil
 }
 
-// replaced reports whether a block is known with later content than src has. mu is held.
+// replaced reports whether the block is known with later contents than those of src. mu is held.
 func (m *Manager) replaced(src Source) bool {
 	e := m.entries[src.ID]
 	return e != nil && e.src.Content != src.Content && e.src.Number > src.Number
 }
 
-// Acquire returns the header of a block, opened, or built if need be. It waits until ctx is done,
-// and what it waits for goes on as long as anybody else waits. The header may be used until release
-// is called, once.
+// Acquire returns the header of a block. It opens or builds the header if necessary, and waits for
+// that until ctx is done. A build continues while any caller waits for it. The header may be used
+// until release is called.
 func (m *Manager) Acquire(ctx context.Context, src Source) (h *Header, release func(), err error) {
 	m.mu.Lock()
 	if m.closed {
@@ -174,7 +173,7 @@ func (m *Manager) Acquire(ctx context.Context, src Source) (h *Header, release f
 		}
 	}
 	e.wanted = true
-	// INVARIANT: a flight that ended well has set h, and it stays while refs is not 0.
+	// INVARIANT: a successful flight has set h, which stays open while refs > 0.
 	h = e.h
 	m.unlock()
 	var once sync.Once
@@ -212,8 +211,7 @@ func (m *Manager) unref(e *entry) {
 	m.evict()
 }
 
-// idles says that an open header is not in use. One that nobody has asked for yet is the first to
-// go. mu is held.
+// idles marks an open header as unused. One that was never acquired is evicted first. mu is held.
 func (m *Manager) idles(e *entry) {
 	e.lastUsed = time.Now()
 	if e.wanted {
@@ -223,7 +221,7 @@ func (m *Manager) idles(e *entry) {
 	}
 }
 
-// evict closes headers that are not in use until the rest is within the allowances. mu is held.
+// evict closes unused headers until the rest fits the allowances. mu is held.
 func (m *Manager) evict() {
 	for m.openBytes > m.opts.MaxOpenBytes || m.openCount > m.opts.MaxOpenFiles {
 		front := m.idle.Front()
@@ -235,7 +233,7 @@ func (m *Manager) evict() {
 	}
 }
 
-// closeHeader closes the header of an entry that nobody uses. mu is held.
+// closeHeader closes the unused header of an entry. mu is held.
 func (m *Manager) closeHeader(e *entry) {
 	if e.idleAt != nil {
 		m.idle.Remove(e.idleAt)
@@ -248,7 +246,7 @@ func (m *Manager) closeHeader(e *entry) {
 	delete(m.unsaved, e)
 }
 
-// install makes a reader the entry's. mu is held.
+// install makes r the reader of the entry. mu is held.
 func (m *Manager) install(e *entry, r *reader) {
 	m.openBytes += r.heap - e.heap
 	e.heap = r.heap
@@ -288,9 +286,8 @@ func (m *Manager) closeIdle() {
 	}
 }
 
-// Prefetch has the headers of blocks built in the background, the newest first, unless they are
-// there. Those whose build failed are tried again only when Prefetch or Acquire is called for them
-// again.
+// Prefetch builds missing headers in the background, those of the newest blocks first. A failed
+// build is repeated only by another call of Prefetch or Acquire.
 func (m *Manager) Prefetch(srcs []Source) {
 	m.mu.Lock()
 	defer m.unlock()
@@ -305,12 +302,12 @@ func (m *Manager) Prefetch(srcs []Source) {
 	m.dispatch()
 }
 
-// dispatch starts background builds while there is room for them. mu is held.
+// dispatch starts background builds while the build queue admits them. mu is held.
 func (m *Manager) dispatch() {
 	for !m.closed && m.builds.queue.Len() > 0 {
 		e := m.builds.queue[0]
 		if (m.opts.Dir.IsZero() || m.diskBad) && m.openBytes >= m.opts.MaxOpenBytes {
-			// Headers in memory that nobody asked for must not push out those that somebody did.
+			// Prefetched headers in memory must not evict headers that were requested.
 			m.builds.queue.remove(e)
 			m.notify()
 			continue
@@ -323,15 +320,15 @@ func (m *Manager) dispatch() {
 	}
 }
 
-// notify wakes those in Wait. mu is held.
+// notify wakes the callers of Wait. mu is held.
 func (m *Manager) notify() {
 	close(m.settled)
 	m.settled = make(chan struct{})
 }
 
-// Wait returns when none of the blocks is queued, being built or being saved any more: each has its
-// header, or its build has failed (which was logged and counted), or nobody has asked for it. The
-// error is ctx's.
+// Wait waits until none of the blocks is queued, being built or being saved. Each then has its
+// header, or its build has failed (which was logged and counted), or its header was never
+// requested. The error is that of ctx, or ErrClosed.
 func (m *Manager) Wait(ctx context.Context, ids []ulid.ULID) error {
 	for {
 		m.mu.Lock()
@@ -359,8 +356,8 @@ func (m *Manager) Wait(ctx context.Context, ids []ulid.ULID) error {
 	}
 }
 
-// Opened tells whether the header of a block was built, now or by an earlier process, so that a
-// query need not wait for its build.
+// Opened reports whether the header of a block has been built, by this process or an earlier one,
+// so that a query does not have to wait for its build.
 func (m *Manager) Opened(id ulid.ULID) bool {
 	m.mu.Lock()
 	defer m.unlock()
@@ -368,13 +365,13 @@ func (m *Manager) Opened(id ulid.ULID) bool {
 	return e != nil && (e.h != nil || e.prepared)
 }
 
-// Forget says that a block is served no longer. Its header is closed when the last user releases
-// it; its file is removed at once.
+// Forget drops a block that is no longer served. Its header is closed when the last caller releases
+// it, and its file is removed at once.
 func (m *Manager) Forget(id ulid.ULID) {
 	m.mu.Lock()
 	e := m.entries[id]
 	if e == nil {
-		// A file of an earlier run, perhaps.
+		// There may be a file of an earlier process.
 		m.unlock()
 		m.removeFile(&entry{src: Source{ID: id}})
 		return
@@ -384,7 +381,7 @@ func (m *Manager) Forget(id ulid.ULID) {
 	m.removeFile(e)
 }
 
-// forget is Forget but for the file. mu is held.
+// forget does the same as Forget, except for the file. mu is held.
 func (m *Manager) forget(e *entry) {
 	delete(m.entries, e.src.ID)
 	e.gone = true
@@ -399,9 +396,8 @@ func (m *Manager) forget(e *entry) {
 	m.notify()
 }
 
-// Keep forgets every block that keep does not want. Forget alone is not enough where blocks leave:
-// a request that had begun before may ask for the header of one afterwards, and nobody would say
-// again that it is gone.
+// Keep forgets every block for which keep returns false. Forget alone is not enough, because a
+// running request may acquire the header of a block after it was forgotten.
 func (m *Manager) Keep(keep func(ulid.ULID) bool) {
 	m.mu.Lock()
 	known := slices.Collect(maps.Keys(m.entries))
@@ -413,9 +409,9 @@ func (m *Manager) Keep(keep func(ulid.ULID) bool) {
 	}
 }
 
-// Retain removes the files of blocks that keep does not want and that nobody has asked for: what
-// blocks that left the bucket while no process ran have left behind. Call it when the blocks are
-// known completely.
+// Retain removes the files of blocks for which keep returns false and whose header was never
+// requested. These blocks have left the bucket while no process ran. Call it once all blocks are
+// known.
 func (m *Manager) Retain(keep func(ulid.ULID) bool) error {
 	if m.opts.Dir.IsZero() {
 		return nil
@@ -448,8 +444,8 @@ func (m *Manager) removeFile(e *entry) {
 	}
 }
 
-// Close ends all builds and closes all headers; those in use are closed when they are released. It
-// returns when nothing runs any more.
+// Close cancels all builds and closes all headers. Headers in use are closed when they are
+// released. It waits for all goroutines.
 func (m *Manager) Close() {
 	m.mu.Lock()
 	m.closed = true

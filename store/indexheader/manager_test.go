@@ -19,9 +19,9 @@ import (
 	"larder/internal/localfs"
 )
 
-// hold makes every read of the bucket wait until release is called or the read is cancelled.
-// started receives the name of each.
-func (b *testBucket) hold() (started <-chan string, release func()) {
+// block makes every read of the bucket wait until release is called or the read is cancelled.
+// started receives the name of each object.
+func (b *testBucket) block() (started <-chan string, release func()) {
 	names := make(chan string, 1000)
 	open := make(chan struct{})
 	b.setFault(func(ctx context.Context, g get, _ int) (io.ReadCloser, error, bool) {
@@ -36,8 +36,8 @@ func (b *testBucket) hold() (started <-chan string, release func()) {
 	return names, sync.OnceFunc(func() { close(open) })
 }
 
-// Any number of look-ups that want the same header make one build, and a caller that leaves takes
-// nobody along.
+// Any number of callers that want one header share one build. It continues after one of them has
+// left.
 func TestAcquireIsOneFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		idx := tinyIndex(t)
@@ -48,7 +48,7 @@ func TestAcquireIsOneFlight(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer m.Close()
-		started, release := bkt.hold()
+		started, release := bkt.block()
 		ctx, cancel := context.WithCancel(context.Background())
 		first := make(chan error, 1)
 		go func() {
@@ -86,7 +86,7 @@ func TestAcquireIsOneFlight(t *testing.T) {
 	})
 }
 
-// A build that nobody waits for ends, and the next caller gets a new one.
+// A build without waiters is cancelled, and the next caller starts another one.
 func TestBuildEndsWhenNobodyWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bkt := newBucket()
@@ -97,7 +97,7 @@ func TestBuildEndsWhenNobodyWaits(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer m.Close()
-		started, _ := bkt.hold()
+		started, _ := bkt.block()
 		cause := errors.New("the client went away")
 		ctx, cancel := context.WithCancelCause(context.Background())
 		done := make(chan error, 2)
@@ -115,9 +115,9 @@ func TestBuildEndsWhenNobodyWaits(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		}
-		synctest.Wait() // the flight is gone: it saw its context end
+		synctest.Wait() // the flight has ended
 		if names := headerFiles(t, dir); len(names) != 0 {
-			t.Errorf("files are left: %v", names)
+			t.Errorf("files remain: %v", names)
 		}
 		bkt.setFault(nil)
 		_, release, err := m.Acquire(context.Background(), src)
@@ -148,7 +148,7 @@ func TestBuildTimeout(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer m.Close()
-			bkt.hold()
+			bkt.block()
 			begin := time.Now()
 			_, _, err = m.Acquire(context.Background(), src)
 			if !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != 90*time.Second {
@@ -161,7 +161,7 @@ func TestBuildTimeout(t *testing.T) {
 	}
 }
 
-// Headers are closed when they were not used for a while, and never while they are.
+// Headers are closed after a time without use, and never while they are in use.
 func TestIdleHeadersAreClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bkt := newBucket()
@@ -189,7 +189,7 @@ func TestIdleHeadersAreClosed(t *testing.T) {
 			t.Error("closed while in use")
 		}
 		release()
-		release() // twice is once
+		release() // again, without effect
 		time.Sleep(50 * time.Second)
 		if open() != 1 {
 			t.Error("closed too early")
@@ -216,7 +216,8 @@ func TestIdleHeadersAreClosed(t *testing.T) {
 	})
 }
 
-// The allowance closes what was not used for longest; what is in use stays, however much it is.
+// Beyond the allowance the headers that were unused for longest are closed. Headers in use stay
+// open.
 func TestOpenAllowance(t *testing.T) {
 	idx := tinyIndex(t)
 	for _, dir := range []string{t.TempDir(), ""} {
@@ -260,9 +261,9 @@ func TestOpenAllowance(t *testing.T) {
 			r()
 		}
 		if n := metric(t, reg, "larder_header_open"); n != 3 {
-			t.Fatalf("%v open, room is for 3", n)
+			t.Fatalf("%v open, 3 are allowed", n)
 		}
-		// The last three are open; in memory the first must be built again, which pushes out the
+		// The last three are open. In memory the first must be built again, which evicts the
 		// fourth.
 		bkt.reads()
 		for _, n := range []byte{13, 14, 15, 10, 14, 15} {
@@ -282,8 +283,7 @@ func TestOpenAllowance(t *testing.T) {
 	}
 }
 
-// Background builds take the newest block first; a header that somebody waits for goes in front of
-// them.
+// Background builds start with the newest block. A header that a caller waits for is built first.
 func TestPrefetchOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		idx := tinyIndex(t)
@@ -296,7 +296,7 @@ func TestPrefetchOrder(t *testing.T) {
 		var srcs []Source
 		for _, n := range rand.New(rand.NewPCG(1, 1)).Perm(8) {
 			src := bkt.add(byte(n), idx)
-			src.IndexSize = 0 // counts whole: one build at a time
+			src.IndexSize = 0 // full weight: one build at a time
 			srcs = append(srcs, src)
 		}
 		step := make(chan struct{})
@@ -307,7 +307,7 @@ func TestPrefetchOrder(t *testing.T) {
 			return nil, nil, false
 		})
 		m.Prefetch(srcs)
-		m.Prefetch(srcs) // again is nothing
+		m.Prefetch(srcs) // again, without effect
 		synctest.Wait()
 		urgent := bkt.add(100, idx)
 		urgent.IndexSize = 0
@@ -343,7 +343,7 @@ func TestPrefetchOrder(t *testing.T) {
 	})
 }
 
-// A background build goes on when the caller that had joined it leaves.
+// A background build continues after the caller that joined it has left.
 func TestPrefetchGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bkt := newBucket()
@@ -353,7 +353,7 @@ func TestPrefetchGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer m.Close()
-		started, release := bkt.hold()
+		started, release := bkt.block()
 		m.Prefetch([]Source{src})
 		<-started
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -415,7 +415,7 @@ func TestBuildQueue(t *testing.T) {
 	}
 }
 
-// Wait ends when background builds have ended, well or not.
+// Wait returns once background builds have ended, successfully or not.
 func TestWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		idx := tinyIndex(t)
@@ -427,7 +427,7 @@ func TestWait(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer m.Close()
-		started, release := bkt.hold()
+		started, release := bkt.block()
 		m.Prefetch([]Source{good, missing})
 		<-started
 		ids := []ulid.ULID{good.ID, missing.ID, {9}}
@@ -443,7 +443,7 @@ func TestWait(t *testing.T) {
 		if n := bkt.count(); n != 2 {
 			t.Errorf("%d reads", n)
 		}
-		// The one that failed is tried again when it is asked for again.
+		// The failed build is repeated by another Prefetch.
 		m.Prefetch([]Source{good, missing})
 		if err := m.Wait(context.Background(), ids); err != nil {
 			t.Error(err)
@@ -454,8 +454,8 @@ func TestWait(t *testing.T) {
 	})
 }
 
-// TestAHeaderAskedForAfterItsBlockLeft: a request that began before may still ask for it, and has
-// it; it goes with the next change of blocks.
+// TestAHeaderAskedForAfterItsBlockLeft: a running request may still acquire the header of a block
+// that has left. The header is dropped with the next change of blocks.
 func TestAHeaderAskedForAfterItsBlockLeft(t *testing.T) {
 	idx, dir, bkt := tinyIndex(t), t.TempDir(), newBucket()
 	left, stays := bkt.add(1, idx), bkt.add(2, idx)
@@ -492,8 +492,8 @@ func TestAHeaderAskedForAfterItsBlockLeft(t *testing.T) {
 	}
 }
 
-// TestForget: a forgotten block's header serves those that have it; its file goes, even if it was
-// about to be written.
+// TestForget: the header of a forgotten block stays open for its callers. Its file is removed, even
+// if it was about to be written.
 func TestForget(t *testing.T) {
 	idx := tinyIndex(t)
 	model := modelOf(t, idx)
@@ -518,7 +518,7 @@ func TestForget(t *testing.T) {
 	}
 	release()
 
-	// Forgotten between the build and the naming of the file.
+	// The block is forgotten between the build and the naming of the file.
 	reached, goOn := make(chan struct{}), make(chan struct{})
 	m2 := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt})
 	m2.step = func(name string) error {
@@ -548,7 +548,7 @@ func TestForget(t *testing.T) {
 	}
 }
 
-// Files of blocks that are not known any more are removed when the caller says so.
+// Retain removes the files of unknown blocks.
 func TestRetain(t *testing.T) {
 	idx := tinyIndex(t)
 	dir := t.TempDir()
@@ -577,7 +577,7 @@ func TestRetain(t *testing.T) {
 	}
 }
 
-// Close ends what waits and what runs; headers in use stay usable until they are released.
+// Close ends waiting and running builds. Headers in use stay usable until they are released.
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		idx := tinyIndex(t)
@@ -591,7 +591,7 @@ func TestClose(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		started, _ := bkt.hold()
+		started, _ := bkt.block()
 		got := make(chan error, 1)
 		go func() {
 			_, _, err := m.Acquire(context.Background(), b)
@@ -623,7 +623,7 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// Two processes may use one directory: neither takes the other's files away in the middle, both
+// Two processes may use one directory: neither removes a file that the other is writing, and both
 // answer.
 func TestTwoManagersInOneDirectory(t *testing.T) {
 	idx := tinyIndex(t)
@@ -654,7 +654,7 @@ func TestTwoManagersInOneDirectory(t *testing.T) {
 	b.waitPersisted(src)
 	proceed()
 	a.waitPersisted(src)
-	b.Forget(src.ID) // removes the file under the first
+	b.Forget(src.ID) // removes the file that the first uses
 	var wg sync.WaitGroup
 	for _, h := range []*Header{ha, hb} {
 		wg.Go(func() {

@@ -11,17 +11,17 @@ import (
 
 type metrics struct {
 	builds, buildFailures, localFailures prometheus.Counter
-	// the same as buildFailures, under Thanos's name
+	// loadFailures is buildFailures under Thanos's name.
 	loadFailures prometheus.Counter
 	rebuilds     *prometheus.CounterVec
 	buildSeconds prometheus.Histogram
 	corruptions  telemetry.Corruptions
 
-	// Thanos's names. Its downloads are builds here, its lazy loads are openings that a request had
-	// to wait for.
+	// The metrics below have Thanos's names. Its downloads are builds here, and its lazy loads are
+	// openings that a request waited for.
 	lazyLoads, lazyLoadFailures, lazyUnloads, lazyUnloadFailures prometheus.Counter
 	lazyLoadSeconds, downloadSeconds, loadSeconds                prometheus.Histogram
-	// the same as downloadSeconds
+	// blockLoadSeconds is downloadSeconds under another name of Thanos.
 	blockLoadSeconds prometheus.Histogram
 }
 
@@ -63,17 +63,17 @@ func newMetrics(m *Manager, reg prometheus.Registerer) *metrics {
 		locked(func() float64 { return float64(m.openBytes) }),
 	)
 	gauge(
-		"larder_header_building", "Builds of index headers that run.",
+		"larder_header_building", "Running builds of index headers.",
 		locked(func() float64 { return float64(m.builds.running) }),
 	)
 	gauge(
 		"larder_header_build_queue",
-		"Blocks whose index header waits to be built in the background.",
+		"Blocks whose index header is queued for a background build.",
 		locked(func() float64 { return float64(m.builds.queue.Len()) }),
 	)
 	gauge(
 		"larder_header_block_cache_bytes",
-		"Verified header blocks that are kept in memory.",
+		"Bytes of cached verified header blocks.",
 		func() float64 {
 			if m.look.cache == nil {
 				return 0
@@ -83,15 +83,15 @@ func newMetrics(m *Manager, reg prometheus.Registerer) *metrics {
 	)
 	total(
 		"larder_header_block_reads_total",
-		"Header blocks read from the local disk, or from memory in diskless mode.",
+		"Header blocks read from the local disk, or from memory without a data directory.",
 		m.look.reads.Load,
 	)
 	total(
-		"larder_header_block_read_bytes_total", "Bytes of the header blocks that were read.",
+		"larder_header_block_read_bytes_total", "Bytes of header blocks read from the local disk, or from memory without a data directory.",
 		m.look.bytesRead.Load,
 	)
 	total(
-		"larder_header_block_cache_hits_total", "Header blocks found in memory, verified.",
+		"larder_header_block_cache_hits_total", "Header blocks found in the cache of verified blocks.",
 		m.look.hits.Load,
 	)
 	return &metrics{
@@ -108,15 +108,15 @@ func newMetrics(m *Manager, reg prometheus.Registerer) *metrics {
 		),
 		localFailures: counter(
 			"larder_header_local_failures_total",
-			"Failures of the local disk to take or to give back an index header, which is in memory instead.",
+			"Failures to write an index header to the local disk or to read it back. The header is kept in memory instead.",
 		),
 		rebuilds: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_header_rebuilds_total",
-			Help: "Index header files that were dropped to be built again: damaged, or stale (of another format or index).",
+			Help: "Index header files that were dropped and built again, by reason: damaged, or stale (of another format or index).",
 		}, []string{"reason"}),
 		buildSeconds: seconds(
 			"larder_header_build_duration_seconds",
-			"How long builds of an index header took, without their wait for a place.", 0.01, 0.02,
+			"Duration of builds of an index header, without the wait in the build queue.", 0.01, 0.02,
 			0.05, 0.1, 0.2, 0.5, 1, 2, 5, 15, 30, 60, 120, 300,
 		),
 
@@ -147,7 +147,7 @@ func newMetrics(m *Manager, reg prometheus.Registerer) *metrics {
 		),
 		blockLoadSeconds: seconds(
 			"thanos_bucket_store_block_load_duration_seconds",
-			"How long it took to build the index header of a block: all that loading a block takes here.",
+			"Duration of building the index header of a block, which is all that loading a block needs in larder.",
 			0.1, 0.2, 0.5, 1, 2, 5, 15, 30, 60, 90, 120, 300,
 		),
 		loadSeconds: seconds(

@@ -11,8 +11,8 @@ import (
 	"larder/internal/localfs"
 )
 
-// A block counts as opened when its header was built, not when somebody has asked for it, and not
-// when the build has failed.
+// A block counts as opened once its header was built: not when it is requested, and not after a
+// failed build.
 func TestOpened(t *testing.T) {
 	for _, dir := range []string{"", t.TempDir()} {
 		bkt := newBucket()
@@ -26,7 +26,7 @@ func TestOpened(t *testing.T) {
 			return nil, errors.New("bucket is down"), true
 		})
 		if m.Opened(src.ID) {
-			t.Errorf("dir %q: opened before anybody asked", dir)
+			t.Errorf("dir %q: opened before any request", dir)
 		}
 		m.Prefetch([]Source{src})
 		if err := m.Wait(t.Context(), []ulid.ULID{src.ID}); err != nil {

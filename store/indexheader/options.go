@@ -11,84 +11,84 @@ import (
 	"larder/internal/localfs"
 )
 
-// Source says where a block's index is.
+// Source identifies a block and the place of its index.
 type Source struct {
 	ID ulid.ULID
-	// Content tells what the block holds from what another held under its ID, 0 if that is not
-	// known. A header is one content's alone.
+	// Content identifies the contents of the block, 0 if unknown. It differs after a block was
+	// replaced by another with its ID. A header belongs to one Content.
 	Content uint64
-	// Number is larger for what the block came to hold later, while the process runs.
+	// Number is larger for later contents of the block, within the process.
 	Number uint32
 	// IndexObject is the index's full name in the bucket.
 	IndexObject string
-	// IndexSize is the index's size in bytes, 0 if it is not known: then it costs a request.
+	// IndexSize is the index's size in bytes. 0: unknown, which costs a request.
 	IndexSize int64
-	// Unsized says that the size of some file of the block is not known: Options.Measure is asked
-	// before the header is built.
+	// Unsized says that the size of a file of the block is not known. Options.Measure is then
+	// called before the header is built.
 	Unsized bool
 	// MaxTime is the end of the block's time range, in milliseconds. The newest blocks are
 	// prefetched first.
 	MaxTime int64
 }
 
-// Options configure a Manager. Bucket must be set, everything else has a default.
+// Options of a Manager. Bucket must be set. All other fields have a default.
 type Options struct {
-	// Dir is the directory of the header files. It belongs to this package; other processes may use
-	// it at the same time. None keeps headers in memory, within MaxOpenBytes, and builds them again
-	// when they are wanted after an eviction.
+	// Dir is the directory of the header files. It belongs to this package. Other processes may use
+	// it at the same time. Default: none. Headers are then kept in memory, within MaxOpenBytes, and
+	// built again after an eviction.
 	Dir localfs.Dir
 	// LockDir is called before every write into Dir. Its error counts as a failure of the local
 	// disk. nil: no other process uses Dir. Dir itself is created if it is missing.
 	LockDir func() error
-	// SaveRetry is how long after a failure of the local disk it is tried again, with headers that
-	// are in memory for want of it. Default 30 seconds.
+	// SaveRetry is the longest time between attempts to save headers after a failure of the local
+	// disk. Default 30 seconds.
 	SaveRetry time.Duration
 	// Bucket is where the indexes are read. It repeats requests that failed: a Manager does not.
 	Bucket Bucket
-	// Measure asks the bucket how large the files of a block really are: those of a block that is
-	// Unsized, and those of one whose index does not hold where its size is stated. It returns true
-	// if the block has other content by now: then what was built is not used, and who waits for it
-	// gets ErrReplaced. corrupt says that bytes do not verify. The error is why the bucket could
-	// not tell. nil: the sizes are believed.
+	// Measure asks the bucket for the sizes of a block's files. It is called for a block that is
+	// Unsized, and for one whose index does not have its stated size or does not verify (corrupt).
+	// It returns true if the block's contents have been replaced: the build then ends with
+	// ErrReplaced. It returns an error if the bucket does not tell the sizes. Default nil: stated
+	// sizes are trusted.
 	Measure func(ctx context.Context, src Source, corrupt bool) (changed bool, err error)
 	// Unsatisfiable reports whether an error of the bucket says that the object ends before the
-	// range; nil: none does.
+	// range. Default nil: no error does.
 	Unsatisfiable func(err error) bool
-	// MaxOpenBytes bounds the heap of open headers, in bytes: their sparse tables, or all of them
-	// without Dir. Headers in use are never closed, so more may be held while they are:
-	// docs/memory.md says how much. Default 256 MiB, some 5,000 headers of 1,000,000 values
-	// each in files. A header beyond it costs an opening (a few reads of the local disk) again.
+	// MaxOpenBytes bounds the heap of open headers in bytes: their sparse tables or, without Dir,
+	// whole headers. Headers in use are never closed and may exceed it (docs/memory.md). Default
+	// 256 MiB, enough for about 5,000 header files of 1,000,000 values each. Less costs more
+	// openings, a few reads of the local disk each.
 	MaxOpenBytes int64
-	// MaxOpenFiles bounds the number of open headers in the same way, because each holds a file.
+	// MaxOpenFiles bounds the number of open headers in the same way, because each has a file open.
 	// Default 4096.
 	MaxOpenFiles int
-	// IdleTimeout closes headers that were not used for so long. Default 5 minutes; negative:
+	// IdleTimeout is the time after which an unused header is closed. Default 5 minutes. Negative:
 	// never.
 	IdleTimeout time.Duration
-	// BlockCacheBytes bounds the verified blocks of open headers that are kept for the next
-	// look-up, in bytes. Default 64 MiB; negative: none. Without them each block costs a read of
-	// the local disk (of its page cache, mostly) and a checksum.
+	// BlockCacheBytes bounds the cached verified blocks of open headers, in bytes. Default 64 MiB.
+	// Negative: no cache. A block that is not cached costs a read of the local disk, mostly from
+	// its page cache, and a checksum.
 	BlockCacheBytes int64
-	// BuildConcurrency is how many headers are built at once. Those of indexes up to 1 MiB count an
-	// eighth: they are all round trip and no work. Background builds take at most half. Default 20,
-	// as Thanos's block-sync-concurrency.
+	// BuildConcurrency is the number of headers that are built at once. A header of an index up to
+	// 1 MiB counts an eighth, because its build is one round trip and little work. Background
+	// builds get at most half. Default 20, same as Thanos's block-sync-concurrency.
 	BuildConcurrency int
-	// BuildBytes bounds the bytes of indexes that all builds together hold in memory. Default 64
-	// MiB, at least PartSize.
+	// BuildBytes bounds the bytes of indexes in the memory of all builds together. Default 64 MiB,
+	// at least PartSize.
 	BuildBytes int64
 	// PartSize is the size in bytes of one read of a table. Default 4 MiB, at most 16 MiB. Larger
-	// parts are fewer requests, smaller ones come sooner.
+	// parts need fewer requests, smaller ones arrive sooner.
 	PartSize int64
-	// BuildTimeout ends a build that takes longer, its wait for a place included. Default 10
+	// BuildTimeout is the deadline of a build, including its wait in the build queue. Default 10
 	// minutes.
 	BuildTimeout time.Duration
 	// ReadTimeout ends a read that takes longer, including its retries and its wait for a slot of
 	// the bucket. The build then fails. Default 1 minute. Shorter finds a broken bucket sooner, and
 	// fails more builds while the bucket throttles.
 	ReadTimeout time.Duration
-	// Logger is told of damage and of failed background builds. Default: nobody.
+	// Logger gets damage and failed background builds. Default nil: none.
 	Logger *slog.Logger
-	// Registerer takes the metrics. nil: none.
+	// Registerer gets the metrics. Default nil: none.
 	Registerer prometheus.Registerer
 }
 
@@ -100,8 +100,8 @@ const (
 	// BuildConcurrency*buildUnits.
 	buildUnits = 8
 
-	// buildWindow is how many parts one build holds at most, and backgroundWindow how many while
-	// nobody waits for it.
+	// buildWindow is the maximum number of parts in the memory of one build, and backgroundWindow
+	// that of a background build.
 	buildWindow      = 4
 	backgroundWindow = 2
 )

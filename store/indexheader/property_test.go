@@ -11,8 +11,8 @@ import (
 	"larder/internal/localfs"
 )
 
-// Over random blocks written by Prometheus, a header says what Prometheus's reader says, in every
-// index format, from a file and from memory, cached and not.
+// For random blocks written by Prometheus, a header gives the same answers as Prometheus's reader,
+// in every index format, from a file and from memory, with and without a cache.
 func TestHeaderEqualsIndex(t *testing.T) {
 	seeds := uint64(6)
 	if raceEnabled {
@@ -37,7 +37,7 @@ func TestHeaderEqualsIndex(t *testing.T) {
 						opts.Bucket = bkt
 						opts.PartSize = 16 << 10 // many parts
 						h := acquire(t, newManager(t, opts), src)
-						for range 2 { // blocks come into the cache the second time
+						for range 2 { // blocks are cached the second time
 							if err := m.check(h, rnd); err != nil {
 								t.Fatal(err)
 							}
@@ -49,7 +49,7 @@ func TestHeaderEqualsIndex(t *testing.T) {
 	}
 }
 
-// The block of format V1 that Prometheus's own tests keep.
+// The block of format V1 from Prometheus's own tests.
 func TestGoldenV1(t *testing.T) {
 	idx, err := os.ReadFile("testdata/v1.index")
 	if err != nil {

@@ -11,16 +11,16 @@ import (
 	"sync/atomic"
 )
 
-// storage is where the bytes of a header are: a file, or memory in diskless mode.
+// storage has the bytes of a header: a file, or memory.
 type storage interface {
 	io.ReaderAt
 	io.Closer
-	// Size is the number of bytes. heap is how many of them are held in memory.
+	// Size is the number of bytes. heap is the number of them in memory.
 	Size() int64
 	heap() int64
 }
 
-// lookups is what the readers of a process share: buffers, the cache of blocks, counters.
+// lookups has what the readers of a process share: buffers, the cache of blocks, counters.
 type lookups struct {
 	pool  sync.Pool   // of *scratch
 	cache *blockCache // nil: none
@@ -36,7 +36,7 @@ func newLookups(cacheBytes int64) *lookups {
 	return l
 }
 
-// scratch is what one look-up needs while it runs.
+// scratch has the buffers of one look-up.
 type scratch struct {
 	buf    []byte
 	cursor valueCursor
@@ -57,21 +57,21 @@ func (l *lookups) put(s *scratch) {
 	l.bytesRead.Add(s.bytes)
 	s.reads, s.hits, s.bytes = 0, 0, 0
 	if cap(s.buf) > 2*maxBlock || cap(s.cursor.key) > 2*maxBlock {
-		return // a huge entry went through it
+		return // a huge entry has enlarged it
 	}
-	s.cursor = valueCursor{key: s.cursor.key[:0]} // refers to no block
+	s.cursor = valueCursor{key: s.cursor.key[:0]} // without a reference to a block
 	l.pool.Put(s)
 }
 
-// reader is an opened header: the footer and the sparse tables in memory, everything else read when
-// asked for. It is immutable but for its cache slots.
+// reader is an open header. The footer and the sparse tables are in memory, and blocks are read on
+// demand. It is immutable except for its cache slots.
 type reader struct {
 	footer
 	st   storage
 	look *lookups
 	heap int64
 
-	// Symbol block i holds the references from symFirst[i] to below symFirst[i+1] and lies at
+	// Symbol block i has the references from symFirst[i] to below symFirst[i+1] and lies at
 	// [symOff[i], symOff[i+1]).
 	symFirst []uint32
 	symOff   []int64
@@ -81,9 +81,9 @@ type reader struct {
 	counts  []uint32 // values, by name
 	first   []uint32 // first value block, by name, and one more
 
-	// Value block i lies at [valOff[i], valOff[i+1]). Its values are at least sep(i), those of the
-	// block before (of the same name) are less. Its lists begin at lists[i] and end at lists[i+1]
-	// (derived ends only).
+	// Value block i lies at [valOff[i], valOff[i+1]). Its values are at least sep(i), and those of
+	// the previous block of the same name are less. Its lists lie at [lists[i], lists[i+1]), if
+	// ends are derived.
 	valOff []int64
 	sepEnd []uint32
 	seps   string
@@ -92,11 +92,11 @@ type reader struct {
 	slots []cacheSlot // symbol blocks, then value blocks; nil without a cache
 }
 
-// tailGuess is how much is read when a file is opened. It holds the footer and, up to some 100,000
-// values, the sparse tables.
+// tailGuess is the number of bytes that are read when a file is opened. They include the footer
+// and, up to about 100,000 values, the sparse tables.
 const tailGuess = 32 << 10
 
-// open reads the footer and the sparse tables. It does not close st on an error.
+// open reads the footer and the sparse tables. It does not close st after an error.
 func open(st storage, want Source, look *lookups) (*reader, error) {
 	r := &reader{st: st, look: look}
 	damaged := func(what string, off int64, err error) (*reader, error) {
@@ -153,7 +153,7 @@ func open(st storage, want Source, look *lookups) (*reader, error) {
 	return r, nil
 }
 
-// readerOverhead is about what an open header costs beside its tables: the structs, the file.
+// readerOverhead is the approximate cost in bytes of an open header besides its tables.
 const readerOverhead = 1 << 10
 
 func readFull(st storage, b []byte, off int64) error {
@@ -173,7 +173,7 @@ func sparse(b []byte) (count int, rest []byte, err error) {
 		return 0, nil, err
 	}
 	n, rest, ok := cutUvarint(body)
-	// Every entry has at least two bytes: what is reserved for them follows from the file's size.
+	// Every entry has at least two bytes, so the file's size bounds the allocation for them.
 	if !ok || n > uint64(len(rest))/2 {
 		return 0, nil, errCorrupt
 	}
@@ -261,8 +261,8 @@ func (r *reader) parseValues(b []byte) error {
 			r.lists = append(r.lists, int64(list))
 			off += int64(size)
 		}
-		// Every value takes some bytes of its blocks: what is reserved for a label's lists follows
-		// from the file's size too.
+		// Every value uses some bytes of its blocks, so the file's size bounds the allocation for a
+		// label's lists too.
 		if count > uint64(off-begin) {
 			return fmt.Errorf(
 				"%w: label %q has %d values in %d bytes", errCorrupt, name, count, off-begin,
@@ -306,7 +306,7 @@ func (r *reader) sep(i uint32) string {
 	return r.seps[lo:r.sepEnd[i]]
 }
 
-// close releases the storage. No look-up runs any more.
+// close releases the storage. No look-up may run.
 func (r *reader) close() error {
 	if r.slots != nil {
 		r.look.cache.drop(r.slots)
@@ -315,7 +315,7 @@ func (r *reader) close() error {
 }
 
 // block returns the verified bytes of a block without their checksum. They are valid until sc is
-// used for the next block. admit says that the block is likely to be wanted again.
+// used for the next block. admit says that the block is likely to be read again.
 func (r *reader) block(sc *scratch, slot int, off, end int64, admit bool) ([]byte, error) {
 	var s *cacheSlot
 	if r.slots != nil {

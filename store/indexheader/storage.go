@@ -17,15 +17,15 @@ import (
 
 const (
 	fileSuffix = ".header"
-	// tempPattern is what a header is called until it is whole. INVARIANT: a name that ends in
-	// fileSuffix is a complete file.
+	// tempPattern is the end of the name of an incomplete header. INVARIANT: a file whose name ends
+	// in fileSuffix is complete.
 	tempPattern = fileSuffix + ".*.tmp"
 )
 
 func fileName(id ulid.ULID) string { return id.String() + fileSuffix }
 
-// fileStorage is a header in a file. It is read with pread: a look-up that has to wait for the disk
-// blocks a system call and not, as a page fault would, a processor of the scheduler.
+// fileStorage is a header in a file. It is read with pread: a wait for the disk then blocks a
+// system call, and not a processor of the scheduler as a page fault would.
 type fileStorage struct {
 	*os.File
 	size int64
@@ -48,12 +48,12 @@ func openFile(dir localfs.Dir, id ulid.ULID) (*fileStorage, error) {
 	return &fileStorage{File: f, size: st.Size()}, nil
 }
 
-// output takes a header while it is built.
+// output receives a header while it is built.
 type output interface {
 	io.Writer
-	// finish ends the writing and returns what was written for reading.
+	// finish ends the writing and returns the header for reading.
 	finish() (storage, error)
-	// discard forgets everything. It is called instead of finish, or after an error of it.
+	// discard drops everything. It is called instead of finish, or after finish has failed.
 	discard()
 }
 
@@ -65,7 +65,7 @@ type fileOutput struct {
 	n   int64
 }
 
-// createFile makes a file in dir, and dir if it is missing: another program may have removed it.
+// createFile creates a file in dir. It creates dir too if another program has removed it.
 func createFile(dir localfs.Dir, id ulid.ULID) (*fileOutput, error) {
 	f, err := dir.Create(id.String() + tempPattern)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -76,8 +76,8 @@ func createFile(dir localfs.Dir, id ulid.ULID) (*fileOutput, error) {
 	if err != nil {
 		return nil, &localError{err}
 	}
-	// The lock tells a process that starts on the same directory that the file is being written. It
-	// goes with the process.
+	// The lock tells a process that starts in the same directory that the file is being written. It
+	// ends with this process.
 	o := &fileOutput{dir: dir, f: f}
 	if err := lockFile(f); err != nil {
 		o.discard()
@@ -108,14 +108,14 @@ func (o *fileOutput) discard() {
 	o.remove()
 }
 
-// tempName is what the file is called until it is whole.
+// tempName returns the name of the file while it is incomplete.
 func (o *fileOutput) tempName() string { return filepath.Base(o.f.Name()) }
 
-// remove removes the unfinished file. What stays, the next start removes.
+// remove removes the incomplete file. If that fails, the next start removes it.
 func (o *fileOutput) remove() { _ = o.dir.Remove(o.tempName()) }
 
-// persist gives a whole header its name, for good: after it a crash leaves either this file or the
-// one before. steps is called before each step; tests stop there.
+// persist syncs and names a complete header. A crash leaves either this file or the previous one.
+// step is called before each step, so that tests can stop there.
 func persist(o *fileOutput, dir localfs.Dir, id ulid.ULID, step func(string) error) error {
 	if err := step("sync"); err != nil {
 		return err
@@ -135,8 +135,8 @@ func persist(o *fileOutput, dir localfs.Dir, id ulid.ULID, step func(string) err
 	return dir.Sync()
 }
 
-// removeTemporary removes what builds that were cut off have left. Files that another process is
-// writing stay.
+// removeTemporary removes the files of interrupted builds, except those that another process is
+// writing.
 func removeTemporary(dir localfs.Dir) error {
 	names, err := dir.Names()
 	if err != nil {
@@ -170,7 +170,7 @@ func removeTemporary(dir localfs.Dir) error {
 	return nil
 }
 
-// filesIn returns the blocks that have a header file in dir.
+// filesIn returns the blocks with a header file in dir.
 func filesIn(dir localfs.Dir) ([]ulid.ULID, error) {
 	names, err := dir.Names()
 	if err != nil {
@@ -186,10 +186,10 @@ func filesIn(dir localfs.Dir) ([]ulid.ULID, error) {
 	return ids, nil
 }
 
-// memChunk is the unit in which a header in memory grows.
+// memChunk is the number of bytes by which a header in memory grows.
 const memChunk = 64 << 10
 
-// memory is a header in memory. It is output first and storage then.
+// memory is a header in memory. It is first an output and then a storage.
 type memory struct {
 	chunks [][]byte
 	size   int64
@@ -211,14 +211,14 @@ func (m *memory) Write(b []byte) (int, error) {
 }
 
 func (m *memory) finish() (storage, error) {
-	// The last chunk is often mostly empty, and most headers of small blocks have only that one.
+	// The last chunk is often mostly empty, and most headers of small blocks have no other.
 	if k := len(m.chunks) - 1; k >= 0 {
 		m.chunks[k] = append([]byte(nil), m.chunks[k]...)
 	}
 	return m, nil
 }
 
-// copyTo writes a header that has no file to one without a name, which it discards if that fails.
+// copyTo writes a header in memory to an unnamed file. It discards the file if that fails.
 func copyTo(o *fileOutput, st storage) error {
 	n, err := io.Copy(o.f, io.NewSectionReader(st, 0, st.Size()))
 	o.n += n
@@ -236,7 +236,7 @@ func (m *memory) discard()    { m.chunks, m.size = nil, 0 }
 func (m *memory) Size() int64 { return m.size }
 func (m *memory) heap() int64 { return m.size }
 
-// Close does nothing: a look-up that still runs keeps the memory.
+// Close does nothing: a running look-up may still use the memory.
 func (m *memory) Close() error { return nil }
 
 func (m *memory) ReadAt(b []byte, off int64) (int, error) {

@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// synthIndex makes an index of format V2 with one label of n values, without the series: only the
-// tables that headers are built of, and room for the lists. Prometheus's writer would take minutes
-// for a million.
+// synthIndex returns an index of format V2 with one label of n values and without series. It has
+// only the tables that headers are built from, and space for the lists, because Prometheus's writer
+// would need minutes for a million values.
 func synthIndex(t testing.TB, n int) []byte {
 	t.Helper()
 	be := binary.BigEndian
@@ -17,7 +17,7 @@ func synthIndex(t testing.TB, n int) []byte {
 	str := func(b []byte, s string) []byte { return append(binary.AppendUvarint(b, uint64(len(s))), s...) }
 	values := make([]string, n)
 	for i := range values {
-		// Sorted, like the names of pods: long common prefixes, random ends.
+		// Sorted and similar to pod names: long common prefixes, random ends.
 		values[i] = fmt.Sprintf(
 			"deployment-%04d-%02x-%08x", i/1000, i/100%10,
 			uint32(i%100)<<24+uint32(i)*2654435761>>8,
@@ -43,7 +43,7 @@ func synthIndex(t testing.TB, n int) []byte {
 	}
 	toc[4] = uint64(len(b))
 	list := len(b)
-	lists := make([]byte, 16*(n+2)) // each with room for one series
+	lists := make([]byte, 16*(n+2)) // each with space for one series
 	b = append(b, lists...)
 
 	toc[3], toc[5] = uint64(len(b)), uint64(len(b))

@@ -11,7 +11,7 @@ import (
 	"larder/internal/localfs"
 )
 
-// The names that dashboards read, and that they count.
+// The metrics that dashboards read exist and count.
 func TestMetricNames(t *testing.T) {
 	idx := tinyIndex(t)
 	bkt := newBucket()
@@ -56,7 +56,7 @@ func TestMetricNames(t *testing.T) {
 	}
 }
 
-// A request's trace shows what it waited for.
+// A request's trace shows the builds and openings that it waited for.
 func TestSpans(t *testing.T) {
 	idx := tinyIndex(t)
 	bkt := newBucket()

@@ -10,24 +10,24 @@ import (
 	"larder/internal/tsdbfmt"
 )
 
-// writer lays out a header: symbols first, then names with their values in order, then close. It
-// holds one block and the sparse tables, which are about a hundredth of the file.
+// writer lays out a header. Symbols are added first, then names with their values in order. close
+// ends the header. It keeps one block and the sparse tables in memory, about a hundredth of the
+// file.
 type writer struct {
 	w    io.Writer
 	off  int64
 	foot footer
 
-	// The block being filled: entries, and where each entry (symbols) or each restart (values)
-	// begins.
+	// The current block: its entries, and the offset of each entry (symbols) or restart (values).
 	block   []byte
 	offs    []uint16
 	entries int
 
 	symBlocks int
 	symSparse []byte
-	lastRef   uint32 // first reference of the block before
-	firstRef  uint32 // of the block being filled
-	symbol    []byte // the symbol before
+	lastRef   uint32 // first reference of the previous block
+	firstRef  uint32 // first reference of the current block
+	symbol    []byte // the previous symbol
 
 	names     int
 	valSparse []byte // finished names
@@ -36,11 +36,11 @@ type writer struct {
 	nameCount int
 	nameBlks  int
 	nameBuf   []byte // sparse entries of the current name
-	last      []byte // the value before
-	sep       []byte // separator of the block being filled
-	base      int64  // first list of the block being filled
-	lastBase  int64  // and of the block before
-	prev      int64  // start of the list before
+	last      []byte // the previous value
+	sep       []byte // separator of the current block
+	base      int64  // first list of the current block
+	lastBase  int64  // first list of the previous block
+	prev      int64  // start of the previous list
 }
 
 func newWriter(w io.Writer, f footer) (*writer, error) {
@@ -57,8 +57,7 @@ func (w *writer) write(b []byte) error {
 	return nil
 }
 
-// addSymbol adds a symbol in the form in which the index stores it, length prefix and string. Its
-// reference is larger than those before.
+// addSymbol adds a symbol as the index stores it: length prefix and string. References must ascend.
 func (w *writer) addSymbol(ref uint32, entry []byte) error {
 	symbol, _, ok := cutBytes(entry)
 	if !ok {
@@ -95,7 +94,7 @@ func (w *writer) flushSymbols() error {
 	return err
 }
 
-// flushBlock writes the block being filled: entries, their offsets, their count, checksum.
+// flushBlock writes the current block: entries, offsets, count, checksum.
 func (w *writer) flushBlock() (size int, err error) {
 	be := binary.BigEndian
 	for _, o := range w.offs {
@@ -106,21 +105,21 @@ func (w *writer) flushBlock() (size int, err error) {
 	size = len(w.block)
 	err = w.write(w.block)
 	if cap(w.block) > 4*maxBlock {
-		w.block = make([]byte, 0, maxBlock) // one huge entry does not keep its memory
+		w.block = make([]byte, 0, maxBlock) // do not keep the memory of one huge entry
 	}
 	w.block, w.offs, w.entries = w.block[:0], w.offs[:0], 0
 	return size, err
 }
 
-// endSymbols says that the values follow.
+// endSymbols ends the symbols. Values follow.
 func (w *writer) endSymbols() error {
 	err := w.flushSymbols()
 	w.foot.valueOff = w.off
 	return err
 }
 
-// addValue adds an entry of the postings offset table. Entries are sorted by name and value; l.End
-// counts only if ends are stored, and if they are not, the lists ascend.
+// addValue adds an entry of the postings offset table. Entries must be sorted by name and value.
+// l.End is used only if ends are stored. Otherwise the lists must ascend.
 func (w *writer) addValue(name, value []byte, l List) error {
 	if !w.nameOpen || string(name) != string(w.name) {
 		if w.nameOpen && string(name) < string(w.name) {
@@ -136,7 +135,8 @@ func (w *writer) addValue(name, value []byte, l List) error {
 		w.name = append(w.name[:0], name...)
 		w.last = w.last[:0]
 	} else if string(value) <= string(w.last) {
-		return fmt.Errorf("%w: postings offset table: value %q of label %q follows %q", tsdbfmt.ErrCorrupt, clip(value), w.name, clip(w.last))
+		return fmt.Errorf("%w: postings offset table: value %q of label %q follows %q",
+			tsdbfmt.ErrCorrupt, clip(value), w.name, clip(w.last))
 	}
 	stored := w.foot.lists == listsStored
 	switch {
@@ -163,8 +163,7 @@ func (w *writer) addValue(name, value []byte, l List) error {
 	if w.nameCount > 0 {
 		shared = commonPrefix(w.last, value)
 	}
-	// Three varints at most precede and follow the suffix; the offset of a restart and the trailer
-	// come on top.
+	// At most three varints surround the suffix. The offset of a restart and the trailer are added.
 	need := len(value) - shared + 4*binary.MaxVarintLen64 + 2*(len(w.offs)+1) + 2 + crc32.Size
 	if w.entries > 0 && (len(w.block)+need > maxBlock || w.entries == maxBlockEntries) {
 		if err := w.flushValues(); err != nil {
@@ -175,8 +174,9 @@ func (w *writer) addValue(name, value []byte, l List) error {
 		w.base = l.Off
 		w.sep = w.sep[:0]
 		if w.nameCount > 0 {
-			// The shortest string that sorts behind the block before and not behind this one. value
-			// is longer than what it shares with the one before, since it sorts behind it.
+			// The shortest string that sorts after the previous block and not after this one. value
+			// is longer than the prefix that it shares with the previous value, because it is
+			// larger.
 			w.sep = append(w.sep, value[:shared+1]...)
 		}
 	}
@@ -244,7 +244,7 @@ func (w *writer) close() error {
 		w.foot.listsEnd = w.foot.toc.SectionEnd(w.prev, w.foot.indexSize)
 		if w.foot.listsEnd < w.prev+minList {
 			return fmt.Errorf(
-				"%w: postings offset table: the last list, at %d, has no room before %d",
+				"%w: postings offset table: the last list, at %d, does not fit before %d",
 				tsdbfmt.ErrCorrupt, w.prev, w.foot.listsEnd,
 			)
 		}

@@ -71,7 +71,8 @@ func BenchmarkOpenMillion(b *testing.B) {
 	}
 }
 
-// ascending returns n distinct references below max, all over it or in a run of 4n.
+// ascending returns n distinct ascending references below max, spread over all of them or clustered
+// in a run of 4n.
 func ascending(rnd *rand.Rand, n, max int, clustered bool) []uint32 {
 	base, span := 0, max
 	if clustered {
@@ -157,7 +158,7 @@ func allValues(t testing.TB, h *Header) []string {
 	return all
 }
 
-// BenchmarkValues streams 1,000,000 values, as a regular expression does.
+// BenchmarkValues streams 1,000,000 values, same as a regular expression.
 func BenchmarkValues(b *testing.B) {
 	m, src := millionHeader(b, Options{Dir: localfs.At(b.TempDir())})
 	h := acquire(b, m, src)
@@ -191,8 +192,8 @@ func BenchmarkBuildMillion(b *testing.B) {
 	}
 }
 
-// BenchmarkBuildSmall builds 500 headers of small blocks at once, at 20 ms to the first byte: what
-// the first query over all of them waits for.
+// BenchmarkBuildSmall builds 500 headers of small blocks at once, with 20 ms to the first byte. The
+// first query over all of them waits that long.
 func BenchmarkBuildSmall(b *testing.B) {
 	idx := synthIndex(b, 500)
 	bkt := &slowBucket{testBucket: newBucket(), wait: 20 * time.Millisecond}
@@ -230,11 +231,12 @@ func BenchmarkBuildSmall(b *testing.B) {
 	}
 }
 
-// TestOpenMillion holds the targets of time and heap for opening a header of 1,000,000 values, with
-// room for a busy machine, and that a build does not hold the table.
+// TestOpenMillion checks the targets of time, with tolerance for a busy machine, and heap for
+// opening a header of 1,000,000 values. It also checks that a build does not keep the table in
+// memory.
 func TestOpenMillion(t *testing.T) {
 	if testing.Short() || raceEnabled {
-		t.Skip("builds an index of a million values and takes the time")
+		t.Skip("builds an index of a million values and measures time")
 	}
 	idx := synthIndex(t, million)
 	bkt := newBucket()
@@ -268,9 +270,10 @@ func TestOpenMillion(t *testing.T) {
 	release()
 	tables := int64(len(idx)) - 16*million
 	t.Logf("index %d bytes, tables %d; peak heap of the build %d", len(idx), tables, peak.Load())
-	// The parts in flight, their garbage before a collection, and the sparse tables.
+	// The limit allows for the parts in flight, their garbage before a collection, and the sparse
+	// tables.
 	if limit := int64(64 << 20); peak.Load() > limit {
-		t.Errorf("the build held %d bytes, want at most %d", peak.Load(), limit)
+		t.Errorf("the build used %d bytes of heap, want at most %d", peak.Load(), limit)
 	}
 
 	before := heapInUse()
@@ -291,21 +294,21 @@ func TestOpenMillion(t *testing.T) {
 	}
 	heap := (heapInUse() - before) / int64(len(readers))
 	t.Logf(
-		"file %d bytes, opened in %s, heap %d bytes, reckoned %d", readers[0].size, best, heap,
+		"file %d bytes, opened in %s, heap %d bytes, estimated %d", readers[0].size, best, heap,
 		readers[0].heap,
 	)
 	if best > 20*time.Millisecond {
 		t.Errorf("opening took %s", best)
 	}
 	if heap > 5<<20 || heap > 2*readers[0].heap {
-		t.Errorf("an open header holds %d bytes, reckoned were %d", heap, readers[0].heap)
+		t.Errorf("an open header uses %d bytes, estimated %d", heap, readers[0].heap)
 	}
 	for _, r := range readers {
 		r.close()
 	}
 }
 
-// Look-ups allocate nothing per entry, and nothing at all once they are warm.
+// Warm look-ups do not allocate.
 func TestLookupAllocations(t *testing.T) {
 	idx := synthIndex(t, 20_000)
 	bkt := newBucket()
@@ -324,9 +327,9 @@ func TestLookupAllocations(t *testing.T) {
 		},
 	} {
 		f()
-		f() // the second time fills the cache of blocks
-		// The progress of a walk keeps the last value of a block; a collection in between may empty
-		// the pool.
+		f() // the second call fills the cache of blocks
+		// The progress of a walk keeps the last value of a block, and a collection in between may
+		// empty the pool.
 		if got := testing.AllocsPerRun(20, f); got > 3 {
 			t.Errorf("%s: %v allocations", name, got)
 		}
