@@ -16,9 +16,9 @@ import (
 	"larder/internal/inbound/inboundtest"
 )
 
-// TestMadeUpTenantsOfOneClientKeepNoOtherOut: a full queue rejects a request of the client address
-// with the most waiting requests, whatever tenants it names, unless the address has more shares.
-func TestMadeUpTenantsOfOneClientKeepNoOtherOut(t *testing.T) {
+// TestInventedTenantsOfOneClientDoNotBlockOthers checks that a full queue rejects a request of the
+// client address with the most waiting requests per share, whatever tenants it names.
+func TestInventedTenantsOfOneClientDoNotBlockOthers(t *testing.T) {
 	proxy, err := inbound.ParseShare("127.0.0.4=100")
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +60,7 @@ func TestMadeUpTenantsOfOneClientKeepNoOtherOut(t *testing.T) {
 			come(many, DefaultTenant)
 		}
 		if c, h, m := refused[crowd], refused[honest], refused[many]; c != 13 || h != 5 || m != 0 {
-			t.Errorf("refused: %d of the crowd, %d of the honest, %d of the proxy; want 13, 5, 0",
+			t.Errorf("rejected: %d of the crowd, %d of the honest, %d of the proxy; want 13, 5, 0",
 				c, h, m)
 		}
 		first.Close()
@@ -127,7 +127,7 @@ func TestAClientLeavesPlacesToOthers(t *testing.T) {
 		running[0].Close() // the crowd still has three of four
 		synctest.Wait()
 		if got := order[len(order)-1]; got != honest {
-			t.Error("the place went to the client that has most of them")
+			t.Error("the client with most places got another one")
 		}
 		for _, turn := range running[1:] {
 			turn.Close()
@@ -143,8 +143,8 @@ func TestAClientLeavesPlacesToOthers(t *testing.T) {
 	})
 }
 
-// TestAClientLeavesPlacesForAWhile after another one came, so that it finds one at once when it
-// comes again.
+// TestAClientLeavesPlacesForAWhile checks that a client leaves places free for some minutes after
+// another one came, so that the other finds one at once when it returns.
 func TestAClientLeavesPlacesForAWhile(t *testing.T) {
 	crowd, honest := inboundtest.ClientAt(
 		t,
@@ -192,8 +192,8 @@ func TestAClientLeavesPlacesForAWhile(t *testing.T) {
 	})
 }
 
-// TestAClientThatHasItsPlacesIsPassed by another client's request behind its own, of the same
-// tenant.
+// TestAClientThatHasItsPlacesIsPassed checks that a client with its full share of places does not
+// delay another client's request of the same tenant.
 func TestAClientThatHasItsPlacesIsPassed(t *testing.T) {
 	crowd := inboundtest.ClientAt(t, "127.0.0.2", nil)
 	honest := inboundtest.ClientAt(t, "127.0.0.3", nil)

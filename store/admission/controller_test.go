@@ -146,7 +146,7 @@ func TestAllowanceSmallLane(t *testing.T) {
 		checkInvariant(t, a)
 		dashboards[0].Close()
 		if !granted(third) {
-			t.Error("a small request waits although the lane has room")
+			t.Error("a small request waits although the lane has free bytes")
 		}
 		export.Close()
 		if !granted(next) {
@@ -186,7 +186,7 @@ func TestAllowanceSmallRequestsBorrow(t *testing.T) {
 		}
 		small[7].Close()
 		if !granted(late) {
-			t.Error("the small request waits although the lane has room")
+			t.Error("the small request waits although the lane has free bytes")
 		}
 		checkInvariant(t, a)
 		for _, r := range []*Turn{small[8], <-large, <-late} {
@@ -223,7 +223,7 @@ func TestAllowanceCancel(t *testing.T) {
 		}
 		// 60 + 11 + 20 bytes are reserved and no large request waits. 10 more do not fit yet.
 		if granted(smallWaits) {
-			t.Error("101 bytes are held")
+			t.Error("101 bytes of 100 are reserved")
 		}
 		holder.Release(1)
 		if !granted(smallWaits) {
@@ -251,7 +251,7 @@ func TestAllowanceCancelMeetsGrant(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				waiting := waitFor(t, ctx, a, sizes[1])
 				a.mu.Lock()
-				cancel() // wakes the request, which cannot go on without the lock
+				cancel() // wakes the request, which cannot continue without the lock
 				for _, r := range hold {
 					r.releaseAll()
 					a.grant()
@@ -338,7 +338,7 @@ func TestReservation(t *testing.T) {
 		}...)
 		r.Release(1000)
 		if !granted(waiting) {
-			t.Error("everything was given back, and yet a request waits")
+			t.Error("everything was released, but a request still waits")
 		}
 		steps = append(steps, []struct {
 			what string
@@ -382,7 +382,7 @@ func TestReservationGrowsFromSmallToLarge(t *testing.T) {
 		want bool
 	}{{6, true}, {6, false}, {5, true}, {1, false}} {
 		if got := r.TryReserve(s.n); got != s.want {
-			t.Errorf("TryGrow(%d) with %d held: got %v, want %v", s.n, r.Bytes(), got, s.want)
+			t.Errorf("TryReserve(%d) with %d reserved: got %v, want %v", s.n, r.Bytes(), got, s.want)
 		}
 		checkInvariant(t, a)
 	}
@@ -481,7 +481,7 @@ func TestTryReserve(t *testing.T) {
 	f(1, true, true).Close()
 	large.Close()
 	if n := a.InUse(); n != 0 {
-		t.Errorf("%d bytes are still held", n)
+		t.Errorf("%d bytes are still reserved", n)
 	}
 }
 
@@ -538,7 +538,7 @@ func (m *model) change(delta int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.held += delta; m.held > m.a.total {
-		m.t.Errorf("%d bytes of %d are held", m.held, m.a.total)
+		m.t.Errorf("%d bytes of %d are in use", m.held, m.a.total)
 	}
 	checkInvariant(m.t, m.a)
 }

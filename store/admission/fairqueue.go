@@ -203,10 +203,10 @@ func (q *fairQueue) waiters() []*waiter {
 // It goes by client first because a client chooses its tenant, but not its address.
 func (q *fairQueue) toReject(w *waiter) *waiter {
 	client := w.turn.client
-	most := float64(q.clients[client]) / float64(max(1, client.Shares))
+	highest := float64(q.clients[client]) / float64(max(1, client.Shares))
 	for c, n := range q.clients {
-		if load := float64(n) / float64(max(1, c.Shares)); load > most {
-			client, most = c, load
+		if load := float64(n) / float64(max(1, c.Shares)); load > highest {
+			client, highest = c, load
 		}
 	}
 	var worst *waiter

@@ -121,9 +121,9 @@ func TestFairQueueOneRequestBesideThousands(t *testing.T) {
 	}
 }
 
-// TestFairQueueStarvesNobody: neither new tenants nor tenants that may run delay a request for
-// ever.
-func TestFairQueueStarvesNobody(t *testing.T) {
+// TestFairQueueStarvesNoTenant checks that neither new tenants nor tenants that may run delay a
+// request for ever.
+func TestFairQueueStarvesNoTenant(t *testing.T) {
 	var q fairQueue
 	age := uint64(0)
 	push := func(tenant string, cost float64) *waiter {

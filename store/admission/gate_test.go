@@ -229,8 +229,9 @@ func TestGateLargeRequestsAreNotStarved(t *testing.T) {
 	}
 }
 
-// TestGateIsNotKeptByWhoWaitsForMemory: a request that waits for bytes holds no place.
-func TestGateIsNotKeptByWhoWaitsForMemory(t *testing.T) {
+// TestGateFreesThePlaceOfARequestThatWaitsForBytes checks that a request that waits for bytes holds
+// no place.
+func TestGateFreesThePlaceOfARequestThatWaitsForBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := New(GateOptions{MaxConcurrent: 4},
 			AllowanceOptions{Bytes: 100, SmallLane: 20, SmallRequest: 5}, nil, nil)
@@ -250,7 +251,7 @@ func TestGateIsNotKeptByWhoWaitsForMemory(t *testing.T) {
 		}
 		synctest.Wait()
 		if len(late) != 0 {
-			t.Error("more than the allowance is held")
+			t.Error("more bytes than the allowance are reserved")
 		}
 		for range 3 {
 			defer enter(t, a).Close()
@@ -262,7 +263,7 @@ func TestGateIsNotKeptByWhoWaitsForMemory(t *testing.T) {
 	})
 }
 
-func TestGateRefuses(t *testing.T) {
+func TestGateRejects(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		opts    GateOptions
@@ -317,16 +318,16 @@ func TestGateRefuses(t *testing.T) {
 					turn.Close()
 				}
 				ran.Wait()
-				// The cancelled requests left nothing behind.
+				// The cancelled requests have released everything.
 				checkIdle(t, g)
 			})
 		})
 	}
 }
 
-// TestGateRefusesLargeRequests: requests that become large are rejected like others, and leave room
-// in the queue to small ones.
-func TestGateRefusesLargeRequests(t *testing.T) {
+// TestGateRejectsLargeRequests checks that requests that become large are rejected like others, and
+// that a part of the queue stays free for small ones.
+func TestGateRejectsLargeRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		busy := newGate(GateOptions{MaxConcurrent: 4, FailFast: true}, nil)
 		for range 3 {

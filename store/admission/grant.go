@@ -88,8 +88,8 @@ func (c *Controller) placeFree(l lane) bool {
 
 // placeOfTenant reports whether the limits of its tenant permit a Series request one more place.
 func (c *Controller) placeOfTenant(t *Turn) bool {
-	most := c.limits.of(t.tenant).MaxConcurrent
-	return most <= 0 || c.tenants[t.tenant].places < most
+	limit := c.limits.of(t.tenant).MaxConcurrent
+	return limit <= 0 || c.tenants[t.tenant].places < limit
 }
 
 // hasFullShare reports whether a client address holds as many places as it may beside others: all

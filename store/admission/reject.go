@@ -27,28 +27,28 @@ func (c *Controller) rejectExcess(w *waiter, l lane) {
 		c.reject(w, l, status.Errorf(codes.Unavailable, "all %s are taken", c.placesOf(l)))
 		return
 	}
-	most := c.gate.MaxWaiting
+	limit := c.gate.MaxWaiting
 	q := &c.queues[l][kind]
 	waiting := q.len + c.queues[small+large-l][kind].len
-	if most < 0 || waiting <= most && (l == small || q.len <= c.maxLargeWaiting) {
+	if limit < 0 || waiting <= limit && (l == small || q.len <= c.maxLargeWaiting) {
 		return
 	}
 	if l == large {
-		most = c.maxLargeWaiting
+		limit = c.maxLargeWaiting
 	}
 	if kind == LabelRequest {
 		c.allowanceMetrics.refused.WithLabelValues(rejectedQueue).Inc()
 		c.reject(q.toReject(w), l, status.Errorf(
 			codes.ResourceExhausted,
 			"%d label requests wait for bytes of the request allowance of %d bytes (--store.request-bytes), no more may (--store.grpc.series-max-waiting)",
-			most,
+			limit,
 			c.total,
 		))
 		return
 	}
 	c.gateMetrics.rejected.WithLabelValues(rejectedQueue).Inc()
 	c.reject(q.toReject(w), l, status.Errorf(codes.ResourceExhausted,
-		"all %s are taken and %d requests wait for one", c.placesOf(l), most))
+		"all %s are taken and %d requests wait for one", c.placesOf(l), limit))
 }
 
 // reject removes a request from its queue and ends its wait with an error.
@@ -66,23 +66,23 @@ func (c *Controller) tooLarge(t *Turn, n int64) error {
 	if n <= c.smallRequest {
 		return nil
 	}
-	if most := c.total - c.smallBytes; n > most {
+	if limit := c.total - c.smallBytes; n > limit {
 		c.allowanceMetrics.refused.WithLabelValues("too_large").Inc()
 		return status.Errorf(
 			codes.ResourceExhausted,
 			"the request needs an estimated %d bytes, more than the %d bytes that one request may have of the request allowance of %d bytes (--store.request-bytes)",
 			n,
-			most,
+			limit,
 			c.total,
 		)
 	}
-	if most := c.maxBytes(t); n > most {
+	if limit := c.maxBytes(t); n > limit {
 		c.allowanceMetrics.refused.WithLabelValues("too_large").Inc()
 		return status.Errorf(
 			codes.ResourceExhausted,
 			"the request needs an estimated %d bytes, more than the %d bytes of the request allowance that its tenant may have (request_bytes_ratio of --store.limits.config)",
 			n,
-			most,
+			limit,
 		)
 	}
 	return nil

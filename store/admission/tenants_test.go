@@ -242,7 +242,7 @@ func TestTheLongestQueueIsShortened(t *testing.T) {
 			come("one")
 		}
 		if refused["crowd"] != 5 || refused["one"] != 0 {
-			t.Errorf("refused: %v, want 5 of the crowd: 2 that came on top, and 3 for the others",
+			t.Errorf("rejected: %v, want 5 of the crowd: 2 beyond the limit, and 3 for the others",
 				refused)
 		}
 		first.Close()

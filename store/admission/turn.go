@@ -192,9 +192,9 @@ func (t *Turn) Reserve(n int64) error {
 	if t.tryReserve(n) {
 		return nil
 	}
-	have, most := t.bytes[small]+t.bytes[large], t.c.maxBytes(t)
-	g := &MustWait{Need: min(max(2*have, have+n), most), more: n, BeyondEstimate: true}
-	if have >= most || t.closed {
+	have, limit := t.bytes[small]+t.bytes[large], t.c.maxBytes(t)
+	g := &MustWait{Need: min(max(2*have, have+n), limit), more: n, BeyondEstimate: true}
+	if have >= limit || t.closed {
 		return g.GRPCStatus().Err()
 	}
 	return g

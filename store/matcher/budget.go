@@ -17,7 +17,7 @@ import (
 // rejected at once. A Compiler is safe for concurrent use.
 type Compiler struct {
 	account *intake.Account
-	large   chan struct{} // has room for the one goroutine that compiles a large expression
+	large   chan struct{} // of length 1: the goroutine that compiles a large expression has sent to it
 }
 
 const (

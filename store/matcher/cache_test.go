@@ -14,8 +14,8 @@ import (
 	"larder/internal/intake"
 )
 
-// roomy returns a budget that no test exhausts.
-func roomy() *Budget {
+// largeBudget returns a budget that no test exhausts.
+func largeBudget() *Budget {
 	return NewCompiler(intake.NewAccount(4<<30, nil)).Open(context.Background())
 }
 
@@ -25,15 +25,15 @@ func TestCacheIsBoundedByBytes(t *testing.T) {
 	_, kept := allocated(func() any {
 		for i := range 12 {
 			expr := fmt.Sprint(i) + strings.Repeat(`\pL`, 15)
-			if _, err := roomy().matcher(c, labels.MatchRegexp, "pod", expr); err != nil {
+			if _, err := largeBudget().matcher(c, labels.MatchRegexp, "pod", expr); err != nil {
 				t.Fatal(err)
 			}
 		}
 		return c
 	})
-	if most := c.maxBytes(); kept > most || c.bytes > most || c.recent.Len() == 0 {
+	if limit := c.maxBytes(); kept > limit || c.bytes > limit || c.recent.Len() == 0 {
 		t.Errorf("%d expressions of 50 bytes hold %d bytes and count as %d, want 1 to %d",
-			c.recent.Len(), kept, c.bytes, most)
+			c.recent.Len(), kept, c.bytes, limit)
 	}
 }
 
@@ -42,7 +42,7 @@ func TestCache(t *testing.T) {
 	c := NewCache(2, reg)
 	get := func(kind labels.MatchType, name, value string) *labels.Matcher {
 		t.Helper()
-		m, err := roomy().matcher(c, kind, name, value)
+		m, err := largeBudget().matcher(c, kind, name, value)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -65,7 +65,7 @@ func TestCache(t *testing.T) {
 	}
 	// An equality is neither cached nor counted. Invalid and huge expressions are not cached.
 	get(labels.MatchEqual, "job", "a")
-	if _, err := roomy().matcher(c, labels.MatchRegexp, "job", "("); err == nil {
+	if _, err := largeBudget().matcher(c, labels.MatchRegexp, "job", "("); err == nil {
 		t.Error("no error for a bad expression")
 	}
 	get(labels.MatchRegexp, "job", strings.Repeat("x", bytesPerEntry))
@@ -102,7 +102,7 @@ func TestCacheIsShared(t *testing.T) {
 		wg.Go(func() {
 			for i := range 200 {
 				v := fmt.Sprintf("v%d|w", (g+i)%5)
-				m, err := roomy().matcher(c, labels.MatchRegexp, "l", v)
+				m, err := largeBudget().matcher(c, labels.MatchRegexp, "l", v)
 				if err != nil || m.Value != v || !m.Matches("w") || m.Matches("x") {
 					t.Errorf("%s: got %v, %v", v, m, err)
 					return
@@ -129,7 +129,7 @@ func BenchmarkCache(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := roomy().matcher(c, labels.MatchRegexp, "pod", pattern); err != nil {
+				if _, err := largeBudget().matcher(c, labels.MatchRegexp, "pod", pattern); err != nil {
 					b.Fatal(err)
 				}
 			}

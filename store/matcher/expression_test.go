@@ -57,7 +57,7 @@ func TestExpressionsAreBounded(t *testing.T) {
 			var err error
 			all, _ := allocated(func() any {
 				var ms []*labels.Matcher
-				ms, err = Parse(nil, roomy(), []*storepb.LabelMatcher{
+				ms, err = Parse(nil, largeBudget(), []*storepb.LabelMatcher{
 					{Type: storepb.LabelMatcher_RE, Name: "pod", Value: tc.expr},
 				})
 				return ms
@@ -79,10 +79,10 @@ func TestExpressionsAreBounded(t *testing.T) {
 			Type: storepb.LabelMatcher_NRE, Name: "pod", Value: strings.Repeat(`\pL`, 30),
 		}
 	}
-	if _, err := Parse(nil, roomy(), ms[:2]); err != nil {
+	if _, err := Parse(nil, largeBudget(), ms[:2]); err != nil {
 		t.Error(err)
 	}
-	if _, err := Parse(nil, roomy(), ms); err == nil {
+	if _, err := Parse(nil, largeBudget(), ms); err == nil {
 		t.Error("120 categories in four expressions are accepted, although 90 in one are not")
 	}
 }
@@ -106,7 +106,7 @@ func TestGroupsAreCounted(t *testing.T) {
 	ms := []*storepb.LabelMatcher{{
 		Type: storepb.LabelMatcher_RE, Name: "pod", Value: strings.Repeat("(a?)", 16_000),
 	}}
-	_, err = Parse(nil, roomy(), ms)
+	_, err = Parse(nil, largeBudget(), ms)
 	if err == nil || !strings.Contains(err.Error(), "compile to") {
 		t.Errorf("16,000 groups in a row: got %.300v, want what they compile to", err)
 	}
@@ -137,7 +137,7 @@ func TestExpressionsThatDashboardsSend(t *testing.T) {
 			}
 			var ms []*labels.Matcher
 			var err error
-			all, kept := allocated(func() any { ms, err = Parse(nil, roomy(), req); return &ms })
+			all, kept := allocated(func() any { ms, err = Parse(nil, largeBudget(), req); return &ms })
 			if err != nil {
 				t.Fatalf("%.300v", err)
 			}
@@ -185,7 +185,7 @@ func BenchmarkCompile(b *testing.B) {
 			b.ReportAllocs()
 			ms := []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod", Value: expr}}
 			for b.Loop() {
-				if _, err := Parse(nil, roomy(), ms); err != nil {
+				if _, err := Parse(nil, largeBudget(), ms); err != nil {
 					b.Fatal(err)
 				}
 			}
