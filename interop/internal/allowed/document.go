@@ -5,18 +5,26 @@ import (
 	"strings"
 )
 
-// Document returns the list as docs/compatibility.md shows it: a Markdown table with one row per
-// entry.
+// documentColumns is the width that the list is wrapped to.
+const documentColumns = 100
+
+// Document returns the list as docs/compatibility.md shows it: a Markdown list with an item for
+// each entry.
 func (l *List) Document() string {
 	var b strings.Builder
-	b.WriteString("| difference | field | why |\n|---|---|---|\n")
 	for _, e := range l.Entries {
-		fmt.Fprintf(&b, "| %s | `%s` | %s |\n", cell(e.Name), e.Field, cell(e.Reason))
+		text := fmt.Sprintf("**%s** (`%s`). %s", e.Name, e.Field, e.Reason)
+		column := len("-")
+		b.WriteString("-")
+		for _, word := range strings.Fields(text) {
+			if column+1+len(word) > documentColumns {
+				b.WriteString("\n ")
+				column = len(" ")
+			}
+			b.WriteString(" " + word)
+			column += 1 + len(word)
+		}
+		b.WriteString("\n")
 	}
 	return b.String()
-}
-
-// cell returns text in one line, without characters that would end a table cell.
-func cell(s string) string {
-	return strings.ReplaceAll(strings.Join(strings.Fields(s), " "), "|", `\|`)
 }
