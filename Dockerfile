@@ -8,10 +8,10 @@ ARG VERSION=dev
 RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X github.com/prometheus/common/version.Version=${VERSION}" -o /larder ./cmd/larder \
  && mkdir /empty
 
-# static-debian12:nonroot is root certificates, /etc/passwd, time zones and the user 65532, without a shell.
+# static-debian12:nonroot has root certificates, /etc/passwd, time zones and the user 65532, and no shell.
 FROM gcr.io/distroless/static-debian12:nonroot
 COPY --from=build /larder /bin/larder
-# The default --data-dir is ./data: a volume mounted here keeps this owner.
+# --data-dir is ./data by default. A volume that is mounted here gets this owner.
 COPY --from=build --chown=65532:65532 /empty /var/larder
 WORKDIR /var/larder
 USER 65532:65532

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 var (
@@ -153,6 +154,41 @@ func TestLinksOfDocuments(t *testing.T) {
 			to, known := byName[target]
 			if anchor != "" && known && !to.anchors[anchor] {
 				t.Errorf("%s: link to %s: %s has no such heading", p.name, m[1], target)
+			}
+		}
+	}
+}
+
+var (
+	mdGenerated = regexp.MustCompile(`(?s)<!-- [a-z ]+: ?begin -->.*?<!-- [a-z ]+: ?end -->`)
+	mdCellEnd   = regexp.MustCompile(`(^|[^\\])\|`)
+)
+
+const (
+	// maxCell is the longest cell of a table in characters, because tables hold facts and not
+	// paragraphs.
+	maxCell = 120
+	// maxProse is the longest line of prose in characters.
+	maxProse = 100
+)
+
+// TestDocumentsAreReadable checks the length of lines and of cells. Code blocks, lines with a URL
+// and parts that a test generates are exempt.
+func TestDocumentsAreReadable(t *testing.T) {
+	for _, p := range pages(t) {
+		for line := range strings.Lines(mdGenerated.ReplaceAllString(p.text, "")) {
+			line = strings.TrimSuffix(line, "\n")
+			switch {
+			case strings.HasPrefix(line, "|"):
+				for _, cell := range mdCellEnd.Split(line, -1) {
+					if n := utf8.RuneCountInString(strings.TrimSpace(cell)); n > maxCell {
+						t.Errorf("%s: a cell has %d characters, the limit is %d: %s",
+							p.name, n, maxCell, cell)
+					}
+				}
+			case strings.Contains(line, "://"), strings.HasPrefix(line, "    "):
+			case utf8.RuneCountInString(line) > maxProse:
+				t.Errorf("%s: a line has more than %d characters: %s", p.name, maxProse, line)
 			}
 		}
 	}
