@@ -24,7 +24,7 @@ func (m measurer) Measure(
 	return m.verdict, m.err
 }
 
-// noChunks are chunk pages of which only the objects are asked for.
+// noChunks names objects of chunk files, and reads nothing.
 type noChunks struct{ Pages }
 
 func (noChunks) Object(
@@ -33,13 +33,20 @@ func (noChunks) Object(
 	return pagecache.Object{Name: name, Size: size, ID: uint64(file)}
 }
 
-// TestChunkFiles: a reference names the file by its place, counted from 0. Where the bucket has to
-// be asked, what it says makes another block of this one. TestChunkFilesWithGaps in package store
-// has blocks whose files are not numbered from 1.
+// TestChunkFiles checks that a reference names a file by its place, counted from 0. If the bucket
+// must be asked, its answer replaces the block by another version. TestChunkFilesWithGaps in
+// package store has blocks whose files are not numbered from 1.
 func TestChunkFiles(t *testing.T) {
 	id := ulid.ULID{1}
 	dir := id.String() + "/chunks/"
-	away := errors.New("the bucket is away")
+	away := errors.New("bucket is away")
+	files := func(namesAndSizes ...any) (out []catalog.ChunkFile) {
+		for i := 0; i < len(namesAndSizes); i += 2 {
+			size := int64(namesAndSizes[i+1].(int))
+			out = append(out, catalog.ChunkFile{Name: namesAndSizes[i].(string), Size: size})
+		}
+		return out
+	}
 	for _, tc := range []struct {
 		name     string
 		meta     []catalog.ChunkFile
@@ -48,20 +55,17 @@ func TestChunkFiles(t *testing.T) {
 		want     pagecache.Object
 		err      error
 	}{
-		{name: "known", meta: []catalog.ChunkFile{{Name: "000001", Size: 9},
-			{Name: "000002", Size: 10}}, file: 1,
+		{name: "known", meta: files("000001", 9, "000002", 10), file: 1,
 			want: pagecache.Object{Name: dir + "000002", Size: 10, ID: 2}},
-		{name: "size not known", meta: []catalog.ChunkFile{{Name: "000001"}},
+		{name: "unknown size", meta: files("000001", 0),
 			measured: measurer{verdict: catalog.Changed}, err: indexheader.ErrReplaced},
-		{name: "empty", meta: []catalog.ChunkFile{{Name: "000001"}},
-			measured: measurer{verdict: catalog.Confirmed},
-			want:     pagecache.Object{Name: dir + "000001", ID: 1}},
-		{name: "names not known", measured: measurer{verdict: catalog.Changed},
+		{name: "empty", meta: files("000001", 0), measured: measurer{verdict: catalog.Confirmed},
+			want: pagecache.Object{Name: dir + "000001", ID: 1}},
+		{name: "unknown names", measured: measurer{verdict: catalog.Changed},
 			err: indexheader.ErrReplaced},
-		{name: "beyond the last, of which the bucket has more",
-			meta: []catalog.ChunkFile{{Name: "000001", Size: 9}}, file: 1,
+		{name: "beyond the last, but the bucket has more", meta: files("000001", 9), file: 1,
 			measured: measurer{verdict: catalog.Changed}, err: indexheader.ErrReplaced},
-		{name: "beyond the last", meta: []catalog.ChunkFile{{Name: "000001", Size: 9}}, file: 1,
+		{name: "beyond the last", meta: files("000001", 9), file: 1,
 			measured: measurer{verdict: catalog.Confirmed}, err: errNoChunkFile},
 		{name: "none", measured: measurer{verdict: catalog.Confirmed}, err: pagecache.ErrNotFound},
 		{name: "bucket away", measured: measurer{err: away}, err: away},
@@ -125,8 +129,8 @@ func TestChunksPerSeries(t *testing.T) {
 		{"a tenth", full, 100, 200, 2, 400},
 		{"outside", full, 5000, 6000, 1, 200},
 		{"no counts", catalog.Block{MaxTime: 1000}, 0, 1000, 2, 1024},
-		{"mad counts", catalog.Block{MaxTime: 1000, NumSeries: 1, NumChunks: 1 << 63}, 0, 1000,
-			1 << 20, 1 << 29},
+		{"absurd counts", catalog.Block{MaxTime: 1000, NumSeries: 1, NumChunks: 1 << 63},
+			0, 1000, 1 << 20, 1 << 29},
 	} {
 		b := New(&tc.meta, &Deps{})
 		if n, bytes := b.ChunksPerSeries(tc.minT, tc.maxT); n != tc.n || bytes != tc.bytes {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -17,8 +18,8 @@ import (
 	"larder/store/catalog"
 )
 
-// irregularSeries returns stored series in any order: some whose labels are out of order, repeated
-// or empty, and some that are there several times.
+// irregularSeries returns stored series in any order. Some have labels that are out of order,
+// repeated or empty, and some occur several times.
 func irregularSeries(r *rand.Rand) []rawindex.Series {
 	names, values := []string{"a", "aa", "b", "m", "zz"}, []string{"", "0", "1", "x"}
 	off := uint64(8)
@@ -33,8 +34,8 @@ func irregularSeries(r *rand.Rand) []rawindex.Series {
 			)
 		} else {
 			for range 1 + r.IntN(4) {
-				s.Labels = append(s.Labels, rawindex.Label{Name: names[r.IntN(len(names))],
-					Value: values[r.IntN(len(values))]})
+				name, value := names[r.IntN(len(names))], values[r.IntN(len(values))]
+				s.Labels = append(s.Labels, rawindex.Label{Name: name, Value: value})
 			}
 		}
 		at := int64(r.IntN(300))
@@ -163,8 +164,8 @@ func askTwice(
 	return nil, false, false
 }
 
-// TestIrregularBlocks asks random things of irregular blocks. The answer is Thanos's, with and
-// without series sets, and in as many passes as the bytes for sorting ask for.
+// TestIrregularBlocks sends random requests to irregular blocks. Answers are those of Thanos, with
+// and without series sets, and in as many passes as the bytes for sorting require.
 func TestIrregularBlocks(t *testing.T) {
 	trials := 150
 	if testing.Short() {
@@ -198,10 +199,8 @@ func TestIrregularBlocks(t *testing.T) {
 			read, f, begun := askTwice(t, plain, c, SetsUnused, func(a *asking) { a.start(0) })
 			check("read", read.Series)
 			if begun {
-				t.Errorf(
-					"seed %d: series were returned by a stream that found the block irregular in its first segment",
-					seed,
-				)
+				t.Errorf("seed %d: a stream returned series, "+
+					"then found the block irregular in its first segment", seed)
 			}
 			if f {
 				found++
@@ -261,8 +260,8 @@ func (f findings) What(
 }
 func (f findings) Note(_ ulid.ULID, content uint64, what string) { f[content] = what }
 
-// TestIrregularityIsNamed: every property that streaming rests on has its finding, which names the
-// place, and is remembered for the content of the block. A sound block has none.
+// TestIrregularityIsNamed checks that each property that streaming depends on has an error which
+// names the place, and which is remembered for the content of the block. A regular block has none.
 func TestIrregularityIsNamed(t *testing.T) {
 	label := func(pairs ...string) (out []rawindex.Label) {
 		for i := 0; i < len(pairs); i += 2 {
@@ -312,22 +311,21 @@ func TestIrregularityIsNamed(t *testing.T) {
 		switch {
 		case want == "":
 			if err != io.EOF || len(known) > 0 {
-				t.Errorf("a sound block: %v, %v", err, known)
+				t.Errorf("a regular block: got error %v, noted %v", err, known)
 			}
 			return
 		case !errors.As(err, &irregular) || irregular.What != want || known[7] != want:
 			t.Errorf("%v, noted %q, want %q", err, known[7], want)
 		}
-		if text := fmt.Sprintf("block %s: object BLOCK/index: series entry at offset ",
-			b.meta.ID); err != nil &&
-			err.Error()[:len(text)] != text {
-			t.Errorf("%v does not say where", err)
+		entry := fmt.Sprintf("block %s: object BLOCK/index: series entry at offset ", b.meta.ID)
+		if err != nil && !strings.HasPrefix(err.Error(), entry) {
+			t.Errorf("error %q does not begin with %q", err, entry)
 		}
 		if err := read(b); err != io.EOF {
-			t.Errorf("asked again: %v", err)
+			t.Errorf("the next read: got %v, want io.EOF", err)
 		}
 		if err := read(open()); err != io.EOF {
-			t.Errorf("asked in another process: %v", err)
+			t.Errorf("a read in another process: got %v, want io.EOF", err)
 		}
 	}
 	f(
@@ -343,8 +341,8 @@ func TestIrregularityIsNamed(t *testing.T) {
 	f(seriesDisordered, label("a", "1", "b", "1"), label("a", "1"))
 }
 
-// TestABuildSortsInWhatItsReaderReserved: the construction of a set has no more of its own for
-// sorting than its reader has reserved, which many blocks share.
+// TestABuildSortsInWhatItsReaderReserved checks that the construction of a set sorts within the
+// bytes that its reader has reserved, because many blocks share those of a request.
 func TestABuildSortsInWhatItsReaderReserved(t *testing.T) {
 	var series []rawindex.Series
 	for i := range 2000 {

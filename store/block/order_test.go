@@ -225,12 +225,16 @@ func TestOrderNeedsSorting(t *testing.T) {
 		dropped  []string
 		want     []string
 	}{
-		{labels.FromStrings("region", "out"), nil, []string{`{a="1", region="out", replica="x"}`,
-			`{a="1", region="out", replica="y", z="1"}`, `{a="2", region="out"}`}},
-		{labels.EmptyLabels(), []string{"replica"}, []string{`{a="1"}`, `{a="1", z="1"}`,
-			`{a="2", region="inside"}`}},
-		{labels.FromStrings("a", "0"), []string{"region"},
-			[]string{`{a="0", replica="x"}`, `{a="0", replica="y", z="1"}`, `{a="0"}`}},
+		{labels.FromStrings("region", "out"), nil, []string{
+			`{a="1", region="out", replica="x"}`, `{a="1", region="out", replica="y", z="1"}`,
+			`{a="2", region="out"}`,
+		}},
+		{labels.EmptyLabels(), []string{"replica"}, []string{
+			`{a="1"}`, `{a="1", z="1"}`, `{a="2", region="inside"}`,
+		}},
+		{labels.FromStrings("a", "0"), []string{"region"}, []string{
+			`{a="0", replica="x"}`, `{a="0", replica="y", z="1"}`, `{a="0"}`,
+		}},
 	} {
 		got, clash := finalOrder(t, series, tc.external, tc.dropped, 2)
 		if !clash {
@@ -243,7 +247,7 @@ func TestOrderNeedsSorting(t *testing.T) {
 }
 
 func TestOrderHoldsNoMoreThanNests(t *testing.T) {
-	// A chain of prefixes is held back whole; a flat list of any length only by one series.
+	// All of a chain of prefixes is held back, but only one series of a flat list of any length.
 	var flat []labels.Labels
 	for i := range 1000 {
 		flat = append(flat, labels.FromStrings("a", fmt.Sprintf("%04d", i)))

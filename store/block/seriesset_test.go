@@ -34,8 +34,8 @@ func syntheticSegment(r *rand.Rand, n, most int, ordered bool) *Segment {
 	return seg
 }
 
-// TestPartsOfSegments compares what a request gets of a segment with the rule written down plainly:
-// chunks up to the first that begins after the range, but for those that end before it.
+// TestPartsOfSegments compares a request's part of a segment with the plain rule: chunks up to the
+// first that begins after the range, without those that end before it.
 func TestPartsOfSegments(t *testing.T) {
 	type series struct {
 		Labels string
@@ -113,16 +113,13 @@ func TestPartsOfSegments(t *testing.T) {
 		}
 	}
 	if whole < 10 || holes < 100 {
-		t.Errorf(
-			"%d segments were taken whole, %d series had chunks that do not lie together: the test covers too little",
-			whole, holes,
-		)
+		t.Errorf("%d whole segments, %d series with chunks that are not adjacent: the test covers "+
+			"too little", whole, holes)
 	}
 }
 
-// BenchmarkSetHit takes all segments of a kept set of 50,000 series with two chunks each, as a
-// request does: over all time, over half of it, which is one chunk of each series, and the chunks
-// of long blocks over a day of two weeks.
+// BenchmarkSetHit reads all segments of a kept set of 50,000 series with two chunks each: over all
+// time, over half of it, which is one chunk of each series, and over one day of two weeks.
 func BenchmarkSetHit(b *testing.B) {
 	f := func(name string, chunks int, minT, maxT int64) {
 		const series = 50_000

@@ -36,8 +36,8 @@ func disordered(r *rand.Rand) (segs []*Segment) {
 	return segs
 }
 
-// TestSorterNeedsNoMore: whatever the order of series is, a sorter that gets no bytes beyond its
-// own returns every series once and in order, in segments that are no larger than it was told.
+// TestSorterNeedsNoMore checks that a sorter without further bytes returns every series once and in
+// order, whatever their order was. Its segments are no larger than the limit.
 func TestSorterNeedsNoMore(t *testing.T) {
 	type series struct {
 		Labels string
@@ -92,10 +92,8 @@ func TestSorterNeedsNoMore(t *testing.T) {
 					break
 				}
 				if n := seg.Bytes(); n > held || seg.Len() > 1 && n > most {
-					t.Fatalf(
-						"seed %d: a segment of %d bytes, %d were asked for, %d allowed", seed, n,
-						held, most,
-					)
+					t.Fatalf("seed %d: a segment of %d bytes, %d reserved, the limit is %d",
+						seed, n, held, most)
 				}
 				got = append(got, all(seg)...)
 			}

@@ -104,8 +104,7 @@ func writeStreamIndex(t testing.TB, series []streamSeries) []byte {
 	return b
 }
 
-// streamPages are index pages that count what they are asked for at once, and may do something else
-// instead.
+// streamPages are index pages that count concurrent reads, and call instead ahead of each Fetch.
 type streamPages struct {
 	*pagecache.Reader
 	size    int64
@@ -198,8 +197,7 @@ func openStreamBlock(
 
 // everything is a matcher that all series match.
 func everything() *labels.Matcher {
-	return labels.MustNewMatcher(labels.MatchEqual, "nosuchlabel",
-		"")
+	return labels.MustNewMatcher(labels.MatchEqual, "nosuchlabel", "")
 }
 
 // planStream plans matchers: by their postings, or all of them left to the series.
@@ -433,17 +431,14 @@ func TestStreamWhateverItsSizes(t *testing.T) {
 			}
 		}
 	}
-	t.Logf(
-		"%d answers hold a part of the series, %d were sorted in memory, %d restored their order as they came",
-		filtered, clashed, nested,
-	)
+	t.Logf("%d answers have a part of the series, %d were sorted in memory, %d were reordered",
+		filtered, clashed, nested)
 	if filtered < trials/2 || clashed < trials/8 || nested < trials/2 {
 		t.Error("the test covers too little")
 	}
 }
 
-// TestStreamCountsTheChunksOfItsShard: chunks of series that belong to other shards are not this
-// request's.
+// TestStreamCountsTheChunksOfItsShard checks that chunks of series in other shards do not count.
 func TestStreamCountsTheChunksOfItsShard(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	series := randomChunks(r, slices.DeleteFunc(randomSeries(r, 100), labels.Labels.IsEmpty))
@@ -486,8 +481,8 @@ func wideSeries(n int) []streamSeries {
 	return out
 }
 
-// TestRunsAreBoundedByTheirPages reads series that lie a page apart. What a run pins is pages, not
-// entries.
+// TestRunsAreBoundedByTheirPages reads series that lie a page apart. A run needs whole pages for
+// them.
 func TestRunsAreBoundedByTheirPages(t *testing.T) {
 	const page, runBytes = 512, 64 << 10
 	b, pages := openStreamBlock(
@@ -526,9 +521,8 @@ func TestRunsAreBoundedByTheirPages(t *testing.T) {
 	}
 }
 
-// TestWhatStreamsOfOneSeriesHold: a request has the streams of all its blocks, most of which are
-// done after one segment. What they hold then is what they are estimated to hold, within a factor
-// of three.
+// TestWhatStreamsOfOneSeriesHold measures streams after their only segment, as most streams of a
+// request are. They hold what is estimated, within a factor of three.
 func TestWhatStreamsOfOneSeriesHold(t *testing.T) {
 	const runBytes, n = 1 << 20, 500
 	b, _ := openStreamBlock(
@@ -605,7 +599,7 @@ func TestCloseWaitsForReads(t *testing.T) {
 	s.Close()
 }
 
-// TestAPanicOfAReadIsAnError, and the client is not told the stack.
+// TestAPanicOfAReadIsAnError checks that the error of a panic does not contain its stack.
 func TestAPanicOfAReadIsAnError(t *testing.T) {
 	b, pages := openStreamBlock(t, writeStreamIndex(t, wideSeries(10)), 512, catalog.Block{})
 	p := planStream(t, b, []*labels.Matcher{everything()}, false)
@@ -619,12 +613,12 @@ func TestAPanicOfAReadIsAnError(t *testing.T) {
 		t.Fatalf("got %v, want a panic with a stack", err)
 	}
 	if strings.Contains(err.Error(), "goroutine") {
-		t.Errorf("the text has the stack: %v", err)
+		t.Errorf("the error contains the stack: %v", err)
 	}
 }
 
-// TestLabelsOfASeriesAreBounded: a series with more labels than anything makes is refused, and the
-// error says which one.
+// TestLabelsOfASeriesAreBounded checks that a series with too many bytes of labels is an error that
+// names its entry.
 func TestLabelsOfASeriesAreBounded(t *testing.T) {
 	if testing.Short() {
 		t.Skip("an index of 70 MB")
@@ -639,9 +633,8 @@ func TestLabelsOfASeriesAreBounded(t *testing.T) {
 	}
 	metas := []chunks.Meta{{Ref: 8}}
 	for what, long := range map[string]labels.Labels{
-		"one value": wide("2", 65, func(int) string {
-			return value(0)
-		}), "a value each": wide("2", 65, value),
+		"one value":    wide("2", 65, func(int) string { return value(0) }),
+		"a value each": wide("2", 65, value),
 	} {
 		series := []streamSeries{
 			{labels: wide("1", 3, value), metas: metas},
