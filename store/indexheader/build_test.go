@@ -116,14 +116,14 @@ func TestBuildRequests(t *testing.T) {
 		if err := modelOf(t, tc.idx).check(h, rand.New(rand.NewPCG(1, 1))); err != nil {
 			t.Fatal(err)
 		}
-		got := bkt.reads()
+		attrs, got := bkt.attrs(), bkt.reads()
 		for i := range got {
 			got[i].Name = ""
 		}
 		slices.SortFunc(got, func(a, b get) int { return int(a.Off - b.Off) })
 		slices.SortFunc(tc.gets, func(a, b get) int { return int(a.Off - b.Off) })
-		if !slices.Equal(got, tc.gets) || bkt.attrs != tc.attrs {
-			t.Errorf("%s: %d attributes, reads\n%v, want\n%v", tc.name, bkt.attrs, got, tc.gets)
+		if !slices.Equal(got, tc.gets) || attrs != tc.attrs {
+			t.Errorf("%s: %d attributes, reads\n%v, want\n%v", tc.name, attrs, got, tc.gets)
 		}
 	}
 }
@@ -243,7 +243,7 @@ func TestBuildFails(t *testing.T) {
 				})
 			}
 			if tc.idx == nil {
-				delete(bkt.objects, src.IndexObject)
+				bkt.remove(src.IndexObject)
 				src.IndexSize = 100
 			}
 			if tc.want == errLength {
@@ -271,9 +271,7 @@ func TestBuildFails(t *testing.T) {
 			}
 			// The failure is not remembered.
 			bkt.setFault(nil)
-			bkt.mu.Lock()
-			bkt.objects[src.IndexObject] = good
-			bkt.mu.Unlock()
+			bkt.set(src.IndexObject, good)
 			src.IndexSize = int64(len(good))
 			m2 := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt})
 			h := acquire(t, m2, src)

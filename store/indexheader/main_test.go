@@ -14,9 +14,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
@@ -25,6 +23,7 @@ import (
 	"github.com/thanos-io/objstore"
 	"go.uber.org/goleak"
 
+	"larder/internal/faultstore"
 	"larder/internal/tsdbfmt"
 )
 
@@ -36,7 +35,6 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-var errNotThere = errors.New("object is not there")
 var errDenied = errors.New("access denied")
 
 // get is one GetRange of a testBucket.
@@ -45,100 +43,73 @@ type get struct {
 	Off, Len int64
 }
 
-// testBucket is a bucket in memory that counts its calls and fails as told.
+// testBucket is a bucket in memory that records its calls and fails as told.
 type testBucket struct {
-	objstore.Bucket // nil; retry.Wrap needs its methods
-
-	mu      sync.Mutex
-	objects map[string][]byte
-	gets    []get
-	attrs   int
-	// fault is called before every read, with the number of reads before it. It may answer the read
-	// in the bucket's place, or block.
-	fault func(ctx context.Context, g get, call int) (body io.ReadCloser, err error, answered bool)
+	*faultstore.Bucket
+	mem *objstore.InMemBucket
 }
 
-func newBucket() *testBucket { return &testBucket{objects: map[string][]byte{}} }
-
-func (b *testBucket) GetRange(
-	ctx context.Context, name string, off, length int64,
-) (io.ReadCloser, error) {
-	b.mu.Lock()
-	g := get{name, off, length}
-	call := len(b.gets)
-	b.gets = append(b.gets, g)
-	fault := b.fault
-	data, ok := b.objects[name]
-	b.mu.Unlock()
-	if fault != nil {
-		if body, err, answered := fault(ctx, g, call); answered {
-			return body, err
-		}
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	if !ok {
-		return nil, errNotThere
-	}
-	return body(data[min(off, int64(len(data))):min(off+length, int64(len(data)))]), nil
+func newBucket() *testBucket {
+	mem := objstore.NewInMemBucket()
+	return &testBucket{Bucket: faultstore.Wrap(mem, nil), mem: mem}
 }
 
 func body(b []byte) io.ReadCloser { return io.NopCloser(bytes.NewReader(b)) }
 
-func (b *testBucket) Attributes(_ context.Context, name string) (objstore.ObjectAttributes, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.attrs++
-	data, ok := b.objects[name]
-	if !ok {
-		return objstore.ObjectAttributes{}, errNotThere
-	}
-	return objstore.ObjectAttributes{Size: int64(len(data))}, nil
-}
-
 // IsObjNotFoundErr recognises its error only unwrapped, same as the clients of S3 and FILESYSTEM.
-func (b *testBucket) IsObjNotFoundErr(err error) bool { return err == errNotThere }
+func (b *testBucket) IsObjNotFoundErr(err error) bool {
+	return errors.Unwrap(err) == nil && b.Bucket.IsObjNotFoundErr(err)
+}
 
 // IsAccessDeniedErr recognises its error only unwrapped.
 func (b *testBucket) IsAccessDeniedErr(err error) bool { return err == errDenied }
 
+// setFault sets a function that is called before every read, with the number of reads before it. It
+// may answer the read in the bucket's place, or block. nil removes it.
 func (b *testBucket) setFault(
 	f func(ctx context.Context, g get, call int) (io.ReadCloser, error, bool),
 ) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.fault = f
+	if f == nil {
+		b.Script(nil)
+		return
+	}
+	b.Script(func(ctx context.Context, c faultstore.Call, n int) (io.ReadCloser, error, bool) {
+		return f(ctx, get{c.Name, c.Off, c.Length}, n)
+	})
 }
 
-func (b *testBucket) count() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return len(b.gets)
-}
+// count returns the number of reads since the last call of reads.
+func (b *testBucket) count() int { return len(b.Calls(objstore.OpGetRange)) }
+
+// attrs returns the number of requests for attributes since the last call of reads.
+func (b *testBucket) attrs() int { return len(b.Calls(objstore.OpAttributes)) }
 
 // reads returns the reads since the last call.
 func (b *testBucket) reads() []get {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	g := b.gets
-	b.gets = nil
-	return g
+	var reads []get
+	for _, c := range b.Calls(objstore.OpGetRange) {
+		reads = append(reads, get{c.Name, c.Off, c.Length})
+	}
+	b.Forget()
+	return reads
 }
+
+// set adds an object, or replaces it.
+func (b *testBucket) set(name string, data []byte) {
+	// It fails only if reading fails.
+	_ = b.mem.Upload(context.Background(), name, bytes.NewReader(data))
+}
+
+// remove removes an object.
+func (b *testBucket) remove(name string) { _ = b.mem.Delete(context.Background(), name) }
 
 // add adds an index to the bucket and returns its source.
 func (b *testBucket) add(n byte, idx []byte) Source {
 	id := ulid.ULID{1, 2, 3, 15: n}
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	name := id.String() + "/index"
-	b.objects[name] = idx
+	b.set(name, idx)
 	return Source{
-		ID:          id,
-		Content:     7,
-		IndexObject: name,
-		IndexSize:   int64(len(idx)),
-		MaxTime:     int64(n),
+		ID: id, Content: 7, IndexObject: name, IndexSize: int64(len(idx)), MaxTime: int64(n),
 	}
 }
 
@@ -296,23 +267,4 @@ func acquire(t testing.TB, m *Manager, src Source) *Header {
 	}
 	t.Cleanup(release)
 	return h
-}
-
-// slowBucket delays the first byte.
-type slowBucket struct {
-	*testBucket
-	wait time.Duration
-}
-
-func (b *slowBucket) GetRange(
-	ctx context.Context, name string, off, length int64,
-) (io.ReadCloser, error) {
-	t := time.NewTimer(b.wait)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	return b.testBucket.GetRange(ctx, name, off, length)
 }

@@ -421,7 +421,7 @@ func TestWait(t *testing.T) {
 		idx := tinyIndex(t)
 		bkt := newBucket()
 		good, missing := bkt.add(1, idx), bkt.add(2, idx)
-		delete(bkt.objects, missing.IndexObject)
+		bkt.remove(missing.IndexObject)
 		m, err := New(Options{Dir: localfs.At(t.TempDir()), Bucket: bkt})
 		if err != nil {
 			t.Fatal(err)

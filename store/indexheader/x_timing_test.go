@@ -3,6 +3,7 @@ package indexheader
 import (
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"runtime"
 	"sync/atomic"
@@ -196,7 +197,17 @@ func BenchmarkBuildMillion(b *testing.B) {
 // first query over all of them waits that long.
 func BenchmarkBuildSmall(b *testing.B) {
 	idx := synthIndex(b, 500)
-	bkt := &slowBucket{testBucket: newBucket(), wait: 20 * time.Millisecond}
+	bkt := newBucket()
+	bkt.setFault(func(ctx context.Context, _ get, _ int) (io.ReadCloser, error, bool) {
+		t := time.NewTimer(20 * time.Millisecond)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			return nil, nil, false
+		case <-ctx.Done():
+			return nil, ctx.Err(), true
+		}
+	})
 	var srcs []Source
 	for i := range 500 {
 		src := bkt.add(byte(i), idx)
