@@ -23,7 +23,8 @@ type adHoc struct {
 
 func (a *adHoc) flags(fs *flag.FlagSet) {
 	fs.StringVar(
-		&a.bucket, "bucket", "", "folder that is a bucket; asks it for the selector that follows the flags",
+		&a.bucket, "bucket", "",
+		"folder that is a bucket; asks it for the selector that follows the flags",
 	)
 	fs.Int64Var(&a.req.MinTime, "min-time", math.MinInt64, "with --bucket: first millisecond")
 	fs.Int64Var(&a.req.MaxTime, "max-time", math.MaxInt64, "with --bucket: last millisecond")

@@ -63,15 +63,20 @@ func parse(args []string) (o options, err error) {
 	o.run.Prices = price.Default()
 	fs := flag.NewFlagSet("compare", flag.ContinueOnError)
 	fs.BoolVar(&o.list, "list", false, "print the data sets and queries, and exit")
-	fs.StringVar(&o.run.Root, "larder", "..",
-		"larder's repository; LARDER_BIN names a binary instead")
+	fs.StringVar(
+		&o.run.Root, "larder", "..", "larder's repository; LARDER_BIN names a binary instead",
+	)
 	fs.StringVar(
 		&o.run.Cache, "cache-dir", filepath.Join(os.TempDir(), "larder-compare"),
 		"folder that keeps the data sets; about 2.5 GB",
 	)
-	fs.StringVar(&o.out, "out", "", "folder for results.json, table.md and plots; default: print the table only")
 	fs.StringVar(
-		&o.docs, "docs", "", "Markdown page whose marked parts are replaced by the results; default: none",
+		&o.out, "out", "",
+		"folder for results.json, table.md and plots; default: print the table only",
+	)
+	fs.StringVar(
+		&o.docs, "docs", "",
+		"Markdown page whose marked parts are replaced by the results; default: none",
 	)
 	fs.IntVar(&o.run.Rounds, "rounds", 7, "turns of each system in a row of the table")
 	fs.DurationVar(

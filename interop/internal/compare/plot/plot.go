@@ -104,7 +104,8 @@ func (b Bars) Write(w io.Writer) error {
 			}
 			from, to := y.at(1), y.at(s.Y[i])
 			d.printf(
-				`<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s"><title>%s, %s: %s</title></rect>`,
+				`<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s">`+
+					`<title>%s, %s: %s</title></rect>`,
 				x+float64(j)*bar, min(from, to), bar-2, math.Max(math.Abs(from-to), 1), colour(j),
 				html.EscapeString(label), html.EscapeString(s.Name), short(s.Y[i]),
 			)
@@ -132,8 +133,8 @@ func (l Lines) Write(w io.Writer) error {
 	x := newAxis(l.X, left, left+chart)
 	for _, t := range x.ticks() {
 		d.printf(
-			`<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#ddd"/>`, x.at(t), top, x.at(t),
-			height-bottom,
+			`<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#ddd"/>`,
+			x.at(t), top, x.at(t), height-bottom,
 		)
 		d.text(x.at(t), height-bottom+18, "middle", short(t))
 	}
@@ -147,11 +148,13 @@ func (l Lines) Write(w io.Writer) error {
 			points += fmt.Sprintf("%.1f,%.1f ", x.at(l.X[j]), y.at(v))
 			d.printf(
 				`<circle cx="%.1f" cy="%.1f" r="4" fill="%s"><title>%s at %s: %s</title></circle>`,
-				x.at(l.X[j]), y.at(v), colour(i), html.EscapeString(s.Name), short(l.X[j]),
-				short(v),
+				x.at(l.X[j]), y.at(v), colour(i),
+				html.EscapeString(s.Name), short(l.X[j]), short(v),
 			)
 		}
-		d.printf(`<polyline points="%s" fill="none" stroke="%s" stroke-width="2"/>`, points, colour(i))
+		d.printf(
+			`<polyline points="%s" fill="none" stroke="%s" stroke-width="2"/>`, points, colour(i),
+		)
 	}
 	d.legend(l.Series)
 	return d.end()
@@ -175,14 +178,17 @@ func (d *drawing) begin(width int, title string) {
 			`font-family="sans-serif" font-size="12">`, width, height, width, height,
 	)
 	d.printf(`<rect width="100%%" height="100%%" fill="#fff"/>`)
-	d.printf(`<text x="%d" y="20" font-size="14" font-weight="bold">%s</text>`, left, html.EscapeString(title))
+	d.printf(
+		`<text x="%d" y="20" font-size="14" font-weight="bold">%s</text>`,
+		left, html.EscapeString(title),
+	)
 }
 
 func (d *drawing) yAxis(y axis, width int, label string) {
 	for _, t := range y.ticks() {
 		d.printf(
-			`<line x1="%d" y1="%.1f" x2="%d" y2="%.1f" stroke="#ddd"/>`, left, y.at(t), width-right,
-			y.at(t),
+			`<line x1="%d" y1="%.1f" x2="%d" y2="%.1f" stroke="#ddd"/>`,
+			left, y.at(t), width-right, y.at(t),
 		)
 		d.text(left-8, y.at(t)+4, "end", short(t))
 	}
@@ -194,8 +200,9 @@ func (d *drawing) yAxis(y axis, width int, label string) {
 }
 
 func (d *drawing) text(x, y float64, anchor, s string) {
-	d.printf(`<text x="%.1f" y="%.1f" text-anchor="%s">%s</text>`, x, y, anchor,
-		html.EscapeString(s))
+	d.printf(
+		`<text x="%.1f" y="%.1f" text-anchor="%s">%s</text>`, x, y, anchor, html.EscapeString(s),
+	)
 }
 
 func (d *drawing) legend(series []Series) {

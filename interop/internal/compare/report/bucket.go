@@ -12,8 +12,8 @@ import (
 // test holds the short form of the comparison to it.
 func Bucket(w io.Writer, res *run.Results) {
 	fmt.Fprintf(
-		w, "%-6s %6s %6s %6s %9s %6s %6s\n", "query", "index", "chunks", "meta", "bytes", "trips",
-		"queued",
+		w, "%-6s %6s %6s %6s %9s %6s %6s\n",
+		"query", "index", "chunks", "meta", "bytes", "trips", "queued",
 	)
 	for _, r := range res.Rows {
 		a := r.Systems[server.Larder].Asked()

@@ -14,7 +14,8 @@ import (
 // into a difference, and what cannot.
 func Moves(w io.Writer, first, second *run.Results) {
 	fmt.Fprintf(
-		w, "\n### From run to run\n\nThe same command twice: %s (larder %s) and %s (larder %s).\n\n",
+		w,
+		"\n### From run to run\n\nThe same command twice: %s (larder %s) and %s (larder %s).\n\n",
 		first.Started.Format("2006-01-02 15:04"), first.Larder,
 		second.Started.Format("2006-01-02 15:04"), second.Larder,
 	)
@@ -42,7 +43,8 @@ func Moves(w io.Writer, first, second *run.Results) {
 		}
 	}
 	fmt.Fprintf(
-		w, "\nThe quotients of half of the rows moved by less than %.0f %% (CPU) and %.0f %% (p50); "+
+		w,
+		"\nThe quotients of half of the rows moved by less than %.0f %% (CPU) and %.0f %% (p50); "+
 			"those of nine rows in ten by less than %.0f %% and %.0f %%.\n",
 		100*stats.Median(cpus), 100*stats.Median(p50s),
 		100*stats.Quantile(cpus, 0.9), 100*stats.Quantile(p50s, 0.9),

@@ -44,8 +44,8 @@ func Page(name string, res, first *run.Results) error {
 		fmt.Fprintf(&results, "![%s](%s/%s)\n\n", p.title, filepath.Base(dir), p.file)
 	}
 	page := string(b)
-	for part, text := range map[string]string{"queries": queries.String(),
-		"results": results.String()} {
+	parts := map[string]string{"queries": queries.String(), "results": results.String()}
+	for part, text := range parts {
 		if page, err = replace(page, part, text); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}

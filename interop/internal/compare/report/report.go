@@ -73,8 +73,7 @@ func grows(name string) bool {
 func times(w io.Writer, rows []*run.Row) {
 	header(w, []string{
 		"query", "clients", "system", "CPU ms", "first frame ms", "p50 ms", "p99 ms",
-		"CPU : Thanos",
-		"p50 : Thanos", "allocated MB", "objects", "peak RSS MB",
+		"CPU : Thanos", "p50 : Thanos", "allocated MB", "objects", "peak RSS MB",
 	})
 	for _, row := range rows {
 		thanos := row.Systems[server.Thanos]
@@ -100,8 +99,7 @@ func times(w io.Writer, rows []*run.Row) {
 func asked(w io.Writer, res *run.Results, rows []*run.Row) {
 	header(w, []string{
 		"query", "system", "requests", "index", "chunks", "meta", "MB", "index MB", "chunks MB",
-		"trips",
-		"queued", "USD per 1,000",
+		"trips", "queued", "USD per 1,000",
 	})
 	for _, row := range rows {
 		if row.Concurrency != 1 {

@@ -101,8 +101,8 @@ func line(row *Row) string {
 		}
 		if len(f.Bucket) > 0 {
 			a := f.Asked()
-			s += fmt.Sprintf(" %d requests, %.2f MB, %d trips", a.Requests(),
-				float64(a.Bytes())/1e6, a.Trips)
+			mb := float64(a.Bytes()) / 1e6
+			s += fmt.Sprintf(" %d requests, %.2f MB, %d trips", a.Requests(), mb, a.Trips)
 		}
 	}
 	return s

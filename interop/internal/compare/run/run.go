@@ -361,8 +361,8 @@ func (r *runner) equal(ctx context.Context, s *session, qs []workload.Query) err
 			if err != nil {
 				return err
 			}
-			if err := floor.Record(ctx, filepath.Join(s.work, f.name), larder.client,
-				call); err != nil {
+			answers := filepath.Join(s.work, f.name)
+			if err := floor.Record(ctx, answers, larder.client, call); err != nil {
 				return fmt.Errorf("%s: record the answer: %w", q.Name, err)
 			}
 		}
@@ -372,8 +372,6 @@ func (r *runner) equal(ctx context.Context, s *session, qs []workload.Query) err
 
 // progress prints a line with the time since the start.
 func (r *runner) progress(format string, args ...any) {
-	fmt.Fprintf(
-		r.Progress, "%7s  %s\n", time.Since(r.begun).Round(time.Second),
-		fmt.Sprintf(format, args...),
-	)
+	at := time.Since(r.begun).Round(time.Second)
+	fmt.Fprintf(r.Progress, "%7s  %s\n", at, fmt.Sprintf(format, args...))
 }

@@ -24,8 +24,7 @@ func TestCount(t *testing.T) {
 			},
 			want: trips.Count{
 				Index:  trips.Volume{Requests: 2, Bytes: 20},
-				Chunks: trips.Volume{Requests: 1, Bytes: 10},
-				Trips:  1,
+				Chunks: trips.Volume{Requests: 1, Bytes: 10}, Trips: 1,
 			},
 		},
 		{
@@ -35,15 +34,14 @@ func TestCount(t *testing.T) {
 			},
 			want: trips.Count{
 				Index:  trips.Volume{Requests: 2, Bytes: 20},
-				Chunks: trips.Volume{Requests: 1, Bytes: 10},
-				Trips:  3,
+				Chunks: trips.Volume{Requests: 1, Bytes: 10}, Trips: 3,
 			},
 		},
 		{
 			name: "a block that waits for another is queued",
 			requests: []trips.Request{
-				get("a/index", 0, 20), get("a/index", 21, 41), get("b/index", 42, 62),
-				get("b/index", 63, 83),
+				get("a/index", 0, 20), get("a/index", 21, 41),
+				get("b/index", 42, 62), get("b/index", 63, 83),
 			},
 			want: trips.Count{Index: trips.Volume{Requests: 4, Bytes: 40}, Trips: 2, Queued: 2},
 		},

@@ -5,6 +5,7 @@ package workload
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -76,7 +77,10 @@ type option func(*storepb.SeriesRequest)
 
 func labelsOnly(r *storepb.SeriesRequest) { r.SkipChunks = true }
 
-func resolution(window int64, aggrs ...storepb.Aggr) option {
+func fiveMinutes(aggrs ...storepb.Aggr) option { return resolution(hour/12, aggrs) }
+func oneHour(aggrs ...storepb.Aggr) option     { return resolution(hour, aggrs) }
+
+func resolution(window int64, aggrs []storepb.Aggr) option {
 	return func(r *storepb.SeriesRequest) { r.MaxResolutionWindow, r.Aggregates = window, aggrs }
 }
 
@@ -114,7 +118,10 @@ func matchers(selector string) []storepb.LabelMatcher {
 		panic(err)
 	}
 	// The parser's order is that of the text; gateways must not care.
-	slices.SortFunc(ms, func(a, b *labels.Matcher) int { return cmpMatchers(a, b) })
+	slices.SortFunc(
+		ms,
+		func(a, b *labels.Matcher) int { return strings.Compare(a.String(), b.String()) },
+	)
 	out, err := storepb.PromMatchersToMatchers(ms...)
 	if err != nil {
 		panic(err)
@@ -122,27 +129,27 @@ func matchers(selector string) []storepb.LabelMatcher {
 	return out
 }
 
-func cmpMatchers(a, b *labels.Matcher) int {
-	if a.String() < b.String() {
-		return -1
-	}
-	return 1
-}
-
 // All are the queries, by data set.
 func All() []Query { return append(table(), growth()...) }
 
 func table() []Query {
-	const pod = `pod="pod-7"`
+	const (
+		pod        = `pod="pod-7"`
+		count, sum = storepb.Aggr_COUNT, storepb.Aggr_SUM
+	)
 	return []Query{
 		{
-			Name: "Q1", Set: "medium", Concurrent: true, Meaning: "one series by four `=` matchers, 2 hours: an alert, a single stat",
+			Name: "Q1", Set: "medium", Concurrent: true,
+			Meaning: "one series by four `=` matchers, 2 hours: an alert, a single stat",
 			Ask: series(
-				lastBlock(), `http_requests_total{`+pod+`,handler="/api/v1/orders",code="500"}`),
+				lastBlock(),
+				`http_requests_total{`+pod+`,handler="/api/v1/orders",code="500"}`,
+			),
 		},
 		{
-			Name: "Q1b", Set: "medium", Meaning: "every series of one pod (98), 2 hours: exploring",
-			Ask: series(lastBlock(), `{`+pod+`}`),
+			Name: "Q1b", Set: "medium",
+			Meaning: "every series of one pod (98), 2 hours: exploring",
+			Ask:     series(lastBlock(), `{`+pod+`}`),
 		},
 		{
 			Name: "Q2", Set: "medium", Concurrent: true,
@@ -150,8 +157,9 @@ func table() []Query {
 			Ask:     series(twoDays(), `up`),
 		},
 		{
-			Name: "Q3", Set: "medium", Concurrent: true, Meaning: "one metric (49,980 series), 2 hours: a dashboard that sums everything",
-			Ask: series(lastBlock(), `http_requests_total`),
+			Name: "Q3", Set: "medium", Concurrent: true,
+			Meaning: "one metric (49,980 series), 2 hours: a dashboard that sums everything",
+			Ask:     series(lastBlock(), `http_requests_total`),
 		},
 		{
 			Name: "Q3d", Set: "medium",
@@ -166,19 +174,25 @@ func table() []Query {
 		{
 			Name: "Q5", Set: "medium",
 			Meaning: "a negative matcher and a regex (12,240 series), 2 hours",
-			Ask:     series(lastBlock(), `http_requests_total{code!="200",handler=~"/api/v1/(orders|search)"}`),
+			Ask: series(
+				lastBlock(),
+				`http_requests_total{code!="200",handler=~"/api/v1/(orders|search)"}`,
+			),
 		},
 		{
-			Name: "Q6", Set: "medium", Concurrent: true, Meaning: "values of `pod`, no matcher, 13 blocks: a dashboard's drop-down",
-			Ask: values(twoDays(), "pod", ""),
+			Name: "Q6", Set: "medium", Concurrent: true,
+			Meaning: "values of `pod`, no matcher, 13 blocks: a dashboard's drop-down",
+			Ask:     values(twoDays(), "pod", ""),
 		},
 		{
-			Name: "Q6b", Set: "medium", Concurrent: true, Meaning: "values of `pod` of one metric, 13 blocks: a drop-down that depends on another",
-			Ask: values(twoDays(), "pod", `up`),
+			Name: "Q6b", Set: "medium", Concurrent: true,
+			Meaning: "values of `pod` of one metric, 13 blocks: a drop-down that depends on another",
+			Ask:     values(twoDays(), "pod", `up`),
 		},
 		{
-			Name: "Q7b", Set: "medium", Meaning: "label names of one metric's pod, 13 blocks: completion in an editor",
-			Ask: names(twoDays(), `http_requests_total{`+pod+`}`),
+			Name: "Q7b", Set: "medium",
+			Meaning: "label names of one metric's pod, 13 blocks: completion in an editor",
+			Ask:     names(twoDays(), `http_requests_total{`+pod+`}`),
 		},
 		{
 			Name: "Q8", Set: "medium",
@@ -186,8 +200,9 @@ func table() []Query {
 			Ask:     series(lastBlock(), `http_requests_total`, labelsOnly),
 		},
 		{
-			Name: "Q9f", Set: "large", Meaning: "labels of 71,428 series of a block of 1,000,000, without chunks",
-			Ask: series(firstBlock(), `http_requests_total{code="200"}`, labelsOnly),
+			Name: "Q9f", Set: "large",
+			Meaning: "labels of 71,428 series of a block of 1,000,000, without chunks",
+			Ask:     series(firstBlock(), `http_requests_total{code="200"}`, labelsOnly),
 		},
 		{
 			Name: "Q9h", Set: "large",
@@ -195,54 +210,62 @@ func table() []Query {
 			Ask:     values(firstBlock(), "pod", ""),
 		},
 		{
-			Name: "Q11", Set: "histograms", Meaning: "2,000 native histograms, 4 hours",
-			Ask: series(span{epoch, epoch + 4*hour - 1}, `http_request_duration_seconds`),
+			Name: "Q11", Set: "histograms",
+			Meaning: "2,000 native histograms, 4 hours",
+			Ask:     series(span{epoch, epoch + 4*hour - 1}, `http_request_duration_seconds`),
 		},
 		{
-			Name: "M1", Set: "many", Meaning: "40 series over 500 blocks",
-			Ask: series(manyBlocks(), `up`),
+			Name: "M1", Set: "many",
+			Meaning: "40 series over 500 blocks",
+			Ask:     series(manyBlocks(), `up`),
 		},
 		{
-			Name: "M2", Set: "many", Meaning: "380 series over 500 blocks",
-			Ask: series(manyBlocks(), `http_requests_total`),
+			Name: "M2", Set: "many",
+			Meaning: "380 series over 500 blocks",
+			Ask:     series(manyBlocks(), `http_requests_total`),
 		},
 		{
-			Name: "M4", Set: "many", Concurrent: true, Meaning: "values of `pod` over 500 blocks",
-			Ask: values(manyBlocks(), "pod", ""),
+			Name: "M4", Set: "many", Concurrent: true,
+			Meaning: "values of `pod` over 500 blocks",
+			Ask:     values(manyBlocks(), "pod", ""),
 		},
 		{
-			Name: "M5", Set: "many", Meaning: "values of `pod` of one metric over 500 blocks",
-			Ask: values(manyBlocks(), "pod", `up`),
+			Name: "M5", Set: "many",
+			Meaning: "values of `pod` of one metric over 500 blocks",
+			Ask:     values(manyBlocks(), "pod", `up`),
 		},
 		{
-			Name: "D1", Set: "downsampled", Meaning: "1,000 series, 2 days raw",
-			Ask: series(rawDays(), `http_requests_total`),
+			Name: "D1", Set: "downsampled",
+			Meaning: "1,000 series, 2 days raw",
+			Ask:     series(rawDays(), `http_requests_total`),
 		},
 		{
 			Name: "D2", Set: "downsampled",
 			Meaning: "count and sum of 1,000 series, 14 days at 5 minutes",
-			Ask: series(fortnight(), `http_response_size_bytes`,
-				resolution(hour/12, storepb.Aggr_COUNT, storepb.Aggr_SUM)),
+			Ask:     series(fortnight(), `http_response_size_bytes`, fiveMinutes(count, sum)),
 		},
 		{
-			Name: "D3", Set: "downsampled", Meaning: "the same at 1 hour",
-			Ask: series(fortnight(), `http_response_size_bytes`,
-				resolution(hour, storepb.Aggr_COUNT, storepb.Aggr_SUM)),
+			Name: "D3", Set: "downsampled",
+			Meaning: "the same at 1 hour",
+			Ask:     series(fortnight(), `http_response_size_bytes`, oneHour(count, sum)),
 		},
 		{
 			Name: "D4", Set: "downsampled",
 			Meaning: "counters of 1,000 series, 14 days at 5 minutes: `rate`",
-			Ask: series(fortnight(), `http_requests_total`,
-				resolution(hour/12, storepb.Aggr_COUNTER)),
+			Ask:     series(fortnight(), `http_requests_total`, fiveMinutes(storepb.Aggr_COUNTER)),
 		},
 		{
-			Name: "D5", Set: "downsampled", Meaning: "minimum and maximum of one pod's 10 series, 14 days at 1 hour",
-			Ask: series(fortnight(), `http_response_size_bytes{pod="pod-1"}`,
-				resolution(hour, storepb.Aggr_MIN, storepb.Aggr_MAX)),
+			Name: "D5", Set: "downsampled",
+			Meaning: "minimum and maximum of one pod's 10 series, 14 days at 1 hour",
+			Ask: series(
+				fortnight(), `http_response_size_bytes{pod="pod-1"}`,
+				oneHour(storepb.Aggr_MIN, storepb.Aggr_MAX),
+			),
 		},
 		{
-			Name: "C1", Set: "crowded", Slow: true, Meaning: "80 series over 10,000 blocks",
-			Ask: series(wholeCrowded(), `http_requests_total`),
+			Name: "C1", Set: "crowded", Slow: true,
+			Meaning: "80 series over 10,000 blocks",
+			Ask:     series(wholeCrowded(), `http_requests_total`),
 		},
 	}
 }
@@ -277,8 +300,10 @@ func growth() []Query {
 		}
 		qs = append(qs, Query{
 			Name: fmt.Sprintf("B%d", blocks), Set: "many", Grows: PerBlock, At: float64(blocks),
-			Meaning: fmt.Sprintf("4 series of each of %d blocks", blocks),
-			Ask:     series(at, selector),
+			Meaning: fmt.Sprintf(
+				"4 series of each of %d blocks",
+				blocks,
+			), Ask: series(at, selector),
 		})
 	}
 	return qs
