@@ -338,10 +338,8 @@ func TestMixinBucketAlert(t *testing.T) {
 	if v := w.eval(t, named(t, all, "ThanosStoreGrpcErrorRate").Text); len(v) != 0 {
 		t.Errorf("ThanosStoreGrpcErrorRate fires: %v", v)
 	}
-	if v := w.eval(t, `grpc_server_handled_total{grpc_method="Series",grpc_code="Aborted"}`); len(
-		v,
-	) != 1 ||
-		v[0] != aborted {
+	v := w.eval(t, `grpc_server_handled_total{grpc_method="Series",grpc_code="Aborted"}`)
+	if len(v) != 1 || v[0] != aborted {
 		t.Errorf("Aborted requests: %v, want %d", v, aborted)
 	}
 	t.Logf("proved: %s fires while the bucket fails", e.Name)

@@ -127,13 +127,13 @@ func TestQueryGateway(t *testing.T) {
 					"seed %d: %s: %s with dedup=%t engine=%s max_source_resolution=%s", seed,
 					x.name, query, *p.Dedup, p.Engine, p.MaxSourceResolution,
 				)
-				if n.play(
-					about,
-					query,
-					p.Engine,
-					func(query promgen.Query) (*neighbour.Result, error) { return ask(q.Client, query, at(p, x.thanos)) },
-					func(query promgen.Query) (*neighbour.Result, error) { return ask(q.Client, query, at(p, x.larder)) },
-				) == maxReports {
+				over := func(stores []string) answerer {
+					return func(query promgen.Query) (*neighbour.Result, error) {
+						return ask(q.Client, query, at(p, stores))
+					}
+				}
+				differed := n.play(about, query, p.Engine, over(x.thanos), over(x.larder))
+				if differed == maxReports {
 					break
 				}
 			}

@@ -249,10 +249,9 @@ func (p *pair) prefixed(what string, q request, prefix string) {
 	q.path = "/blocks"
 	// In Thanos's page the prefix is a string of a script.
 	thanos, larder := ask(p.t, p.thanos, q).body, ask(p.t, p.larder, q).body
-	if want := `GLOBAL_PATH_PREFIX="` + strings.ReplaceAll(prefix, "/", `\/`) + `"`; !strings.Contains(
-		thanos, want,
-	) {
-		p.t.Errorf("%s: thanos's page lacks %s:\n%s", what, want, thanos)
+	script := `GLOBAL_PATH_PREFIX="` + strings.ReplaceAll(prefix, "/", `\/`) + `"`
+	if !strings.Contains(thanos, script) {
+		p.t.Errorf("%s: thanos's page lacks %s:\n%s", what, script, thanos)
 	}
 	link := `href="` + prefix + `/blocks"`
 	if prefix == "" {

@@ -74,9 +74,8 @@ type serving struct {
 // every second unless extra sets another interval.
 func startLarder(t *testing.T, bin string, b gateway.Bucket, extra ...string) *serving {
 	t.Helper()
-	if !slices.ContainsFunc(
-		extra, func(arg string) bool { return strings.HasPrefix(arg, "--sync-block-duration=") },
-	) {
+	interval := func(arg string) bool { return strings.HasPrefix(arg, "--sync-block-duration=") }
+	if !slices.ContainsFunc(extra, interval) {
 		extra = append(extra, "--sync-block-duration=1s")
 	}
 	l, err := gateway.StartLarder(t.Context(), bin, b, extra...)

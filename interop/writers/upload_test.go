@@ -84,13 +84,8 @@ func live(t *testing.T, p *neighbour.Prometheus, external labels.Labels, until i
 // external labels.
 func TestSidecarUploadsAreServed(t *testing.T) {
 	t.Parallel()
-	bin, thanos, prometheus := larder(
-		t,
-	), programs.Thanos(
-		t,
-	), programs.Debian(
-		t, "prometheus", "prometheus",
-	)
+	bin, thanos := larder(t), programs.Thanos(t)
+	prometheus := programs.Debian(t, "prometheus", "prometheus")
 	b := emptyBucket(t)
 	s := startLarder(t, bin, b)
 	p, err := neighbour.StartPrometheus(

@@ -91,9 +91,8 @@ func TestIncomplete(t *testing.T) {
 		Test:    "TestOther",
 		Output:  "x.go:1: proved: too much\n",
 	}
-	if text, _ := printed(t, stream(t, claim, event{Action: "fail", Package: module + "/web", Test: "TestOther"})); strings.Contains(
-		text, "too much",
-	) {
+	failed := event{Action: "fail", Package: module + "/web", Test: "TestOther"}
+	if text, _ := printed(t, stream(t, claim, failed)); strings.Contains(text, "too much") {
 		t.Errorf("a test that failed has proved something:\n%s", text)
 	}
 }

@@ -69,9 +69,8 @@ func TestLimitIsTheFirstOfEverything(t *testing.T) {
 			t.Errorf("%s: allowed %v, want %v: %v", tc.name, got, tc.ok, left)
 		}
 	}
-	if left := explain(t, cut, &answer.Answer{Series: []answer.Series{a, b}}, all, &storepb.SeriesRequest{}); len(
-		left,
-	) == 0 {
+	both := &answer.Answer{Series: []answer.Series{a, b}}
+	if left := explain(t, cut, both, all, &storepb.SeriesRequest{}); len(left) == 0 {
 		t.Error("a request without a limit has nothing to be excused by one")
 	}
 }

@@ -76,9 +76,8 @@ func Diff(want, got *Answer, opts Options) []Difference {
 		}
 		return d.out
 	}
-	if w, g := slices.Sorted(slices.Values(want.Warnings)), slices.Sorted(slices.Values(got.Warnings)); !slices.Equal(
-		w, g,
-	) {
+	w, g := slices.Sorted(slices.Values(want.Warnings)), slices.Sorted(slices.Values(got.Warnings))
+	if !slices.Equal(w, g) {
 		d.add(Warnings, "want %q, got %q", w, g)
 	}
 	d.series(want, got)

@@ -62,9 +62,7 @@ var All = []Defect{
 }
 
 // Wrap applies the defect to a correct store.
-func (d Defect) Wrap(
-	s storepb.StoreServer,
-) storepb.StoreServer {
+func (d Defect) Wrap(s storepb.StoreServer) storepb.StoreServer {
 	return &store{StoreServer: s, d: d}
 }
 

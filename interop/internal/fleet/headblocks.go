@@ -87,16 +87,9 @@ func (w *Writer) Write(ctx context.Context, dir string, s Samples) error {
 		return err
 	}
 	cmd := exec.CommandContext(
-		ctx,
-		w.bin,
-		"-dir="+dir,
-		"-from="+strconv.FormatInt(From, 10),
-		"-seed="+strconv.FormatUint(s.Seed, 10),
-		"-replica="+strconv.Itoa(
-			s.Replica,
-		),
-		"-blocks="+strconv.Itoa(s.Blocks),
-		"-newest="+strconv.FormatBool(s.Newest),
+		ctx, w.bin, "-dir="+dir, "-from="+strconv.FormatInt(From, 10),
+		"-seed="+strconv.FormatUint(s.Seed, 10), "-replica="+strconv.Itoa(s.Replica),
+		"-blocks="+strconv.Itoa(s.Blocks), "-newest="+strconv.FormatBool(s.Newest),
 	)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

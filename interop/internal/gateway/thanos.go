@@ -99,13 +99,10 @@ func StartThanos(ctx context.Context, b Bucket, opts ThanosOptions) (*Thanos, er
 		size = 250 << 20
 	}
 	cache, err := storecache.NewInMemoryIndexCacheWithConfig(
-		logger,
-		nil,
-		nil,
+		logger, nil, nil,
 		storecache.InMemoryIndexCacheConfig{
-			MaxSize: thanosmodel.Bytes(
-				size,
-			), MaxItemSize: storecache.DefaultInMemoryIndexCacheConfig.MaxItemSize,
+			MaxSize:     thanosmodel.Bytes(size),
+			MaxItemSize: storecache.DefaultInMemoryIndexCacheConfig.MaxItemSize,
 		},
 	)
 	if err != nil {
@@ -116,9 +113,8 @@ func StartThanos(ctx context.Context, b Bucket, opts ThanosOptions) (*Thanos, er
 		return nil, fmt.Errorf("chunk pool: %w", err)
 	}
 	bopts := []store.BucketStoreOption{
-		store.WithLogger(
-			logger,
-		), store.WithRegistry(reg), store.WithIndexCache(cache), store.WithQueryGate(gate.NewNoop()),
+		store.WithLogger(logger), store.WithRegistry(reg), store.WithIndexCache(cache),
+		store.WithQueryGate(gate.NewNoop()),
 		store.WithChunkPool(pool), store.WithChunkHashCalculation(true),
 		store.WithFilterConfig(&store.FilterConfig{MinTime: minTime, MaxTime: maxTime}),
 		store.WithBlockEstimatedMaxSeriesFunc(estimate(64<<10, seriesMax)),
@@ -130,23 +126,9 @@ func StartThanos(ctx context.Context, b Bucket, opts ThanosOptions) (*Thanos, er
 		bopts = append(bopts, store.WithDontResort(true))
 	}
 	bs, err := store.NewBucketStore(
-		bkt,
-		fetcher,
-		b.DataDir,
-		store.NewChunksLimiterFactory(
-			0,
-		),
-		store.NewSeriesLimiterFactory(0),
-		store.NewBytesLimiterFactory(0),
-		store.NewGapBasedPartitioner(
-			store.PartitionerMaxGapSize,
-		),
-		20,
-		store.DefaultPostingOffsetInMemorySampling,
-		!opts.NoHints,
-		false,
-		0,
-		bopts...,
+		bkt, fetcher, b.DataDir, store.NewChunksLimiterFactory(0), store.NewSeriesLimiterFactory(0),
+		store.NewBytesLimiterFactory(0), store.NewGapBasedPartitioner(store.PartitionerMaxGapSize),
+		20, store.DefaultPostingOffsetInMemorySampling, !opts.NoHints, false, 0, bopts...,
 	)
 	if err != nil {
 		return nil, fmt.Errorf("bucket store: %w", err)

@@ -78,13 +78,8 @@ func (p *planner) plan() {
 	for g := range groups {
 		ext := map[string]string{}
 		for i, n := range names {
-			ext[n] = pick1(
-				p.r, "eu-1", "us-1", "größe", "a b",
-			) + string(
-				rune('0'+g),
-			) + string(
-				rune('a'+i),
-			)
+			value := pick1(p.r, "eu-1", "us-1", "größe", "a b")
+			ext[n] = value + string(rune('0'+g)) + string(rune('a'+i))
 		}
 		if g > 0 && p.r.IntN(4) == 0 {
 			// Blocks without external labels.

@@ -301,10 +301,7 @@ func (g *Generator) binary(depth int) string {
 	default:
 		return fmt.Sprintf(
 			"(%s %s on (job, instance) group_left sum by (job, instance) (%s))",
-			g.of(
-				"http_requests_total",
-			),
-			g.pick("/", "+", "> bool"),
+			g.of("http_requests_total"), g.pick("/", "+", "> bool"),
 			g.of(g.pick("http_requests_total", "up")),
 		)
 	}
@@ -336,19 +333,12 @@ func (g *Generator) labels(depth int) string {
 	// How dropping a name and setting one interact was redefined.
 	g.old = false
 	if g.chance(2) {
-		return `label_replace(` + g.vector(
-			depth,
-		) + `, "` + g.pick(
-			"part", "job", "code",
-		) + `", "x-$1", "` + g.pick(
-			"job", "instance", "missing",
-		) + `", "(.).*")`
+		v := g.vector(depth)
+		to, from := g.pick("part", "job", "code"), g.pick("job", "instance", "missing")
+		return `label_replace(` + v + `, "` + to + `", "x-$1", "` + from + `", "(.).*")`
 	}
-	return `label_join(` + g.vector(
-		depth,
-	) + `, "` + g.pick(
-		"joined", "job",
-	) + `", "/", "job", "instance")`
+	v, to := g.vector(depth), g.pick("joined", "job")
+	return `label_join(` + v + `, "` + to + `", "/", "job", "instance")`
 }
 
 func (g *Generator) absent(depth int) string {
@@ -364,13 +354,8 @@ func (g *Generator) subquery(depth int) string {
 		"max_over_time", "min_over_time", "avg_over_time", "sum_over_time", "count_over_time",
 		"last_over_time", "rate", "increase", "deriv",
 	)
-	return f + "(" + g.vector(
-		depth,
-	) + g.pick(
-		"[30m:5m]", "[10m:1m]", "[1h:7m]", "[15m:]",
-	) + g.pick(
-		"", "", " offset 20m", " @ end()",
-	) + ")"
+	v, span := g.vector(depth), g.pick("[30m:5m]", "[10m:1m]", "[1h:7m]", "[15m:]")
+	return f + "(" + v + span + g.pick("", "", " offset 20m", " @ end()") + ")"
 }
 
 // classic is a quantile of a classic histogram, which has one series for each bucket.
