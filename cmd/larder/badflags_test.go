@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestUnknownArguments: an argument that is not known is met with what it was probably meant to be,
-// or with when it went.
+// TestUnknownArguments checks that the error for an unknown argument suggests a flag, or says when
+// Thanos removed it.
 func TestUnknownArguments(t *testing.T) {
 	bucket := "--objstore.config=" + folder(t.TempDir())
 	f := func(want string, args ...string) {
@@ -78,8 +78,7 @@ func TestUnknownArguments(t *testing.T) {
 	}
 }
 
-// TestFormerFlagsAreGone: what is said to be gone is not a flag after all, and what it is replaced
-// by is one.
+// TestFormerFlagsAreGone checks that former flags do not exist and that their replacements do.
 func TestFormerFlagsAreGone(t *testing.T) {
 	c, err := parseStore("--objstore.config=x")
 	if err != nil {
@@ -118,8 +117,8 @@ func TestFormerFlagsAreGone(t *testing.T) {
 	}
 }
 
-// TestUnknownSampler: tracing goes on with a sampler that is not known, as in Thanos, and the log
-// names those that are.
+// TestUnknownSampler checks that tracing works with an unknown sampler, same as in Thanos, and that
+// the log names the known ones.
 func TestUnknownSampler(t *testing.T) {
 	p := startProcess(
 		t, folder(t.TempDir()), "--drain-delay=0s",
@@ -138,8 +137,8 @@ func TestUnknownSampler(t *testing.T) {
 	}
 }
 
-// TestMemcachedAddresses: one that can never lead to a server stops the start and is named; blanks
-// around one are nothing.
+// TestMemcachedAddresses checks that an impossible address fails the start with an error that names
+// it. Blanks around an address are ignored.
 func TestMemcachedAddresses(t *testing.T) {
 	bucket := "--objstore.config=" + folder(t.TempDir())
 	f := func(address, want string) {

@@ -8,15 +8,14 @@ import (
 	"testing"
 )
 
-// TestBrokenFilesOfARunningProcessTellNoSecret breaks each file that a running process reads again,
-// in many ways. The library of --http.config reads its file by itself, for each request, and logs
-// what is wrong with it.
+// TestBrokenFilesOfARunningProcessTellNoSecret breaks each file that a running process reloads, in
+// many ways. The library of --http.config reads its file for each request and logs errors.
 func TestBrokenFilesOfARunningProcessTellNoSecret(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
 	put := func(name, text string) {
 		t.Helper()
-		// Replaced as a whole, so that the process sees no part of it.
+		// Replace the file atomically, so that the process never reads a part of it.
 		if err := os.WriteFile(file("new"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -11,7 +11,7 @@ import (
 	"larder/internal/bucket/slots"
 )
 
-// TestBadProviders: the error names the flag and, where the client's own words have it, the key.
+// TestBadProviders checks that the error names the flag and, if the client's error has it, the key.
 func TestBadProviders(t *testing.T) {
 	f := func(yaml string, want ...string) {
 		t.Helper()
@@ -47,7 +47,7 @@ func TestBadProviders(t *testing.T) {
 	f(`{type: OCI, config: {provider: magic, bucket: b}}`, "magic")
 	f(`{type: OCI, config: {folder: b}}`, "folder")
 	f(`{type: SWIFT, config: {container: b}}`, "container")
-	// The client of SWIFT logs in when it is made.
+	// The SWIFT client logs in when it is created.
 	f(
 		`{type: SWIFT, config: {auth_version: 3, auth_url: "http://127.0.0.1:1/v3", username: u, user_domain_name: d, password: p, project_name: n,
 		project_domain_name: d, region_name: r, container_name: c, large_object_chunk_size: 1073741824, large_object_segments_container_name: s,

@@ -26,8 +26,8 @@ func loadedFlags(t *testing.T, args ...string) (*storeConfig, error) {
 	return c, c.load(time.Now())
 }
 
-// TestCacheConfig: Thanos's documents, as they stand in its documentation and in what charts make,
-// and what they come to.
+// TestCacheConfig applies documents from Thanos's documentation and from charts, and checks the
+// result.
 func TestCacheConfig(t *testing.T) {
 	t.Setenv("CACHE_SIZE", "3GB")
 	type result struct{ index, chunks, page int64 }
@@ -51,12 +51,11 @@ func TestCacheConfig(t *testing.T) {
 			t.Errorf("%q:\ngot notes %s\nwant      %s", args, s, notes)
 		}
 	}
-	// Without documents: flags and defaults. (0: what fit decides.)
+	// Without documents: flags and defaults. 0 is decided by Fit.
 	f(result{250 * mib, 0, 8 << 10}, "")
 	f(result{1, 0, 8 << 10}, "", "--index-cache-size=1B")
 
-	// The index cache: the document wins over the flag, and has a default of its own, for which 0
-	// stands.
+	// The index cache: the document takes precedence over the flag, and has its own default (0).
 	f(
 		result{500 * mib, 0, 8 << 10}, "",
 		"--index-cache.config={type: IN-MEMORY, config: {max_size: 500MB}}",
@@ -85,7 +84,8 @@ ttl: 12h
 `),
 	)
 
-	// The caching bucket: the flag wins over the document, because it is larder's own.
+	// The caching bucket: the flag takes precedence over the document, because Thanos does not have
+	// it.
 	f(
 		result{250 * mib, 700 * mib, 8 << 10}, "",
 		"--store.caching-bucket.config={type: IN-MEMORY, config: {max_size: 700MB}}",
@@ -98,7 +98,7 @@ ttl: 12h
 		"--chunk-cache-size=900MB",
 		"--chunk-cache.page-size=32KB",
 	)
-	// A power of two is taken as it is; else the nearest one is, and said.
+	// A power of two is used as given. Other sizes are replaced by the nearest one, with a note.
 	f(
 		result{250 * mib, 0, 16 << 10}, "",
 		"--store.caching-bucket.config={type: IN-MEMORY, chunk_subrange_size: 16384}",
@@ -130,7 +130,7 @@ metafile_max_size: 1MiB
 `))
 }
 
-// TestMemcachedConfig: what a document says of memcached, and what it comes to.
+// TestMemcachedConfig checks the options of memcached for documents.
 func TestMemcachedConfig(t *testing.T) {
 	f := func(want memcached.Options, writes int64, notes, config string) {
 		t.Helper()
@@ -167,7 +167,7 @@ func TestMemcachedConfig(t *testing.T) {
 	type o = memcached.Options
 	type b = memcached.BreakerOptions
 	f(o{}, 0, "", "")
-	// Thanos's defaults, as its documentation and charts write them out.
+	// Thanos's defaults, as written in its documentation and in charts.
 	f(o{
 		Timeout: 500 * time.Millisecond, MaxIdleConnections: 100, MaxAsyncConcurrency: 20,
 		MaxAsyncBufferSize: 10000, MaxGetMultiConcurrency: 100,
@@ -196,7 +196,7 @@ func TestMemcachedConfig(t *testing.T) {
 	}, 8*mib, "", `timeout: 1s, max_idle_connections: 7, max_async_concurrency: 6, max_async_buffer_size: 5, max_get_multi_concurrency: 4, max_get_multi_batch_size: 3,
 		max_item_size: 2MiB, dns_provider_update_interval: 1m, min_timeout: 2ms, namespace: "a:", max_async_buffer_bytes: 8MiB,
 		set_async_circuit_breaker_config: {enabled: true, half_open_max_requests: 1, open_duration: 2s, min_requests: 3, consecutive_failures: 4, failure_percent: 0.5}`)
-	// What zero means. The breaker is on unless it is switched off.
+	// The meaning of zero. The breaker is on unless it is turned off.
 	f(
 		o{Breaker: b{HalfOpenMaxRequests: 1, OpenDuration: time.Minute, MinRequests: 1}},
 		0,
@@ -221,8 +221,8 @@ func TestMemcachedConfig(t *testing.T) {
 	f(o{}, 0, "", "tls_enabled: true")
 }
 
-// TestMemcachedTakesTheCachesPlace: what is kept where, for each type, and which keys and flags
-// count beside it.
+// TestMemcachedTakesTheCachesPlace checks for each type what is cached where, and which keys and
+// flags apply.
 func TestMemcachedTakesTheCachesPlace(t *testing.T) {
 	const index, chunks = "--index-cache.config=", "--store.caching-bucket.config="
 	const servers = "{addresses: [a:1, dns+b:2]}"
@@ -340,8 +340,8 @@ func TestMemcachedTakesTheCachesPlace(t *testing.T) {
 	)
 }
 
-// TestBadCacheConfig: what is wrong in a document is said in one line that names the key and, where
-// there is one, what to write instead.
+// TestBadCacheConfig checks that the error for a bad document is one line that names the key and,
+// if there is one, the right value.
 func TestBadCacheConfig(t *testing.T) {
 	const index, chunks = "--index-cache.config=", "--store.caching-bucket.config="
 	f := func(want, arg string, more ...string) {
@@ -511,7 +511,8 @@ func TestBadCacheConfig(t *testing.T) {
 	}
 }
 
-// TestMemoryNamesTheDocument: what is too much for the memory limit is named where it was given.
+// TestMemoryNamesTheDocument checks that an error about the memory limit names the source of each
+// amount.
 func TestMemoryNamesTheDocument(t *testing.T) {
 	c, err := loadedFlags(t, "--index-cache.config={type: IN-MEMORY, config: {max_size: 2GB}}",
 		"--store.caching-bucket.config={type: IN-MEMORY, config: {max_size: 1GB}}")

@@ -13,8 +13,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// TestChartsArguments starts larder with the arguments that public charts give `thanos store`. Only
-// what is of the place is replaced: addresses, folders, and files that the charts mount.
+// TestChartsArguments starts larder with the arguments that public charts give `thanos store`. It
+// only replaces addresses, folders and mounted files.
 func TestChartsArguments(t *testing.T) {
 	var charts []struct {
 		Chart string

@@ -14,7 +14,7 @@ import (
 	"larder/store/storepb"
 )
 
-// TestWhatAClientMaySend: messages and metadata have bounds, and what is within them is served.
+// TestWhatAClientMaySend checks the bounds of messages and metadata.
 func TestWhatAClientMaySend(t *testing.T) {
 	done := func(storepb.Store_SeriesServer) error { return nil }
 	f := startRPC(t, grpcConfig{}, &fakeStore{series: done}, noTracing(t), nil)
@@ -54,8 +54,8 @@ func TestWhatAClientMaySend(t *testing.T) {
 	}
 }
 
-// TestRequestsOfAConnectionAreBounded: what a client sends beyond its streams waits until one has
-// ended.
+// TestRequestsOfAConnectionAreBounded checks that requests beyond the maximum number of streams
+// wait until one has ended.
 func TestRequestsOfAConnectionAreBounded(t *testing.T) {
 	begun, finish := make(chan struct{}, 10), make(chan struct{})
 	f := startRPC(
@@ -95,7 +95,7 @@ func TestRequestsOfAConnectionAreBounded(t *testing.T) {
 	}
 }
 
-// TestAProcessAndAClientThatDoesNotRead is the whole: flag, log, metric, and a clean end.
+// TestAProcessAndAClientThatDoesNotRead checks flag, log, metric and a clean shutdown of a process.
 func TestAProcessAndAClientThatDoesNotRead(t *testing.T) {
 	p := startProcess(
 		t, folder(wideBucket(t)), "--drain-delay=0s", "--store.grpc.send-stall-timeout=1s",

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// startWide starts a process whose umask takes nothing away, and waits until it is ready.
+// startWide starts a process with umask 0 and waits until it is ready.
 func (d *disk) startWide(data string) *process {
 	d.t.Helper()
 	p := launch(d.t, func(ctx context.Context) *exec.Cmd {
@@ -28,8 +28,8 @@ func (d *disk) startWide(data string) *process {
 	return p
 }
 
-// link makes links in the larder folder of a data directory, and returns the folder that they lead
-// out to. names that end in a slash are links to folders.
+// link creates links in the larder folder of a data directory, and returns the folder that they
+// lead to. Names that end in a slash are links to folders.
 func link(t *testing.T, data string, names ...string) (outside string) {
 	t.Helper()
 	outside = t.TempDir()
@@ -60,8 +60,8 @@ func wantUntouched(t *testing.T, outside string, folders int) {
 	}
 }
 
-// TestLinksInTheDataDirectory: nothing is written through a link in the place of a file or folder
-// of larder's own. The log names the link, and answers are right.
+// TestLinksInTheDataDirectory replaces files and folders of larder by links. Nothing is written
+// through them, the log names the link, and answers are right.
 func TestLinksInTheDataDirectory(t *testing.T) {
 	d := newDisk(t)
 	t.Run("folders and files", func(t *testing.T) {
@@ -78,7 +78,7 @@ func TestLinksInTheDataDirectory(t *testing.T) {
 				t.Errorf("the log does not say %q", want)
 			}
 		}
-		// What is a file is replaced when it is written.
+		// A link to a file is replaced when the file is written.
 		is, err := os.Lstat(filepath.Join(data, "larder", "warm.snapshot"))
 		if err != nil || !is.Mode().IsRegular() {
 			t.Errorf("warm.snapshot: %v, %v, want a file", is, err)
@@ -106,8 +106,8 @@ func TestLinksInTheDataDirectory(t *testing.T) {
 	}
 }
 
-// TestDataDirectoryIsPrivate: whatever the umask, other users may neither list nor read what larder
-// keeps, and a link as --data-dir is the operator's to use.
+// TestDataDirectoryIsPrivate checks that other users can neither list nor read larder's files,
+// whatever the umask. --data-dir itself may be a link.
 func TestDataDirectoryIsPrivate(t *testing.T) {
 	d := newDisk(t)
 	data := filepath.Join(t.TempDir(), "data")

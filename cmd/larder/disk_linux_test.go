@@ -21,8 +21,8 @@ import (
 	"larder/store/storepb"
 )
 
-// diskBucket is a bucket of some small blocks and one whose index is large enough for its header to
-// be written as it is built.
+// diskBucket is a bucket with some small blocks, and one whose header is so large that it is
+// written while it is built.
 func diskBucket(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -47,7 +47,7 @@ func diskBucket(t *testing.T) string {
 
 const diskBlocks = 5
 
-// answer asks for everything and returns a hash of it.
+// answer requests everything and returns a hash of the answer.
 func (p *process) answer() (string, error) {
 	stream, err := storepb.NewStoreClient(p.rpc).Series(p.t.Context(), &storepb.SeriesRequest{
 		MinTime: math.MinInt64, MaxTime: math.MaxInt64,
@@ -74,7 +74,7 @@ func (p *process) answer() (string, error) {
 	return fmt.Sprintf("%d series %x", series, h.Sum(nil)), nil
 }
 
-// same asks for everything and compares that with what is right.
+// same requests everything and compares the answer with the right one.
 func (p *process) same(want string) {
 	p.t.Helper()
 	if got, err := p.answer(); err != nil || got != want {
@@ -82,7 +82,7 @@ func (p *process) same(want string) {
 	}
 }
 
-// disk is a bucket, and what a process answers that keeps nothing on disk.
+// disk is a bucket, and the answer of a process that keeps nothing on disk.
 type disk struct {
 	t      *testing.T
 	bucket string
@@ -102,8 +102,8 @@ func newDisk(t *testing.T) *disk {
 	return d
 }
 
-// start starts a process on a data directory and waits until it is ready. Its lines can be awaited
-// from the first.
+// start starts a process on a data directory and waits until it is ready. Log lines from before can
+// still be awaited.
 func (d *disk) start(data string, args ...string) *process {
 	d.t.Helper()
 	p := startProcess(
@@ -115,7 +115,7 @@ func (d *disk) start(data string, args ...string) *process {
 	return p
 }
 
-// builds is how many headers the process has begun to build.
+// builds returns how many builds of headers the process has begun.
 func (p *process) builds() int {
 	p.t.Helper()
 	return p.counter("larder_header_builds_total")
@@ -162,8 +162,8 @@ func (d *disk) awaitHeaders(data string) {
 	}
 }
 
-// wantWhole checks what a process leaves in its data directory that has stopped: everything, and
-// nothing else.
+// wantWhole checks that a stopped process has left all its files in the data directory, and nothing
+// else.
 func (d *disk) wantWhole(data string) {
 	d.t.Helper()
 	var headers, metas int
@@ -188,8 +188,8 @@ func (d *disk) wantWhole(data string) {
 	}
 }
 
-// TestDiskIsFull: a disk that takes nothing, from the start or while headers are built, costs no
-// answer. Once there is room everything is written.
+// TestDiskIsFull fills the disk before the start or while headers are built. Answers stay right,
+// and everything is written once there is space.
 func TestDiskIsFull(t *testing.T) {
 	d := newDisk(t)
 	data := disktest.Tmpfs(t, 4<<20)
@@ -217,13 +217,13 @@ func TestDiskIsFull(t *testing.T) {
 	p.stop()
 	d.wantWhole(data)
 
-	// What is on disk is used.
+	// Files on disk are used.
 	p = d.start(data)
 	p.same(d.want)
 	if n := p.builds(); n != 0 {
 		t.Errorf("%d headers were built again", n)
 	}
-	// It fills up while the process runs, and stays full: the process stops as it should without
+	// The disk fills up while the process runs and stays full. The process stops normally, without
 	// its last snapshot.
 	disktest.Fill(t, data)
 	p.await("cannot save the catalog")
@@ -235,7 +235,7 @@ func TestDiskIsFull(t *testing.T) {
 	) {
 		t.Errorf("nothing was said of the snapshot:\n%s", log)
 	}
-	// Nor does the next one need room to start.
+	// The next process starts without free space.
 	p = d.start(data)
 	p.same(d.want)
 	if n := p.builds(); n != 0 {
@@ -243,7 +243,7 @@ func TestDiskIsFull(t *testing.T) {
 	}
 	p.stop()
 
-	// There is room for some of the headers.
+	// There is space for some of the headers.
 	data = disktest.Tmpfs(t, 128<<10)
 	p = d.start(data)
 	p.same(d.want)
@@ -253,8 +253,8 @@ func TestDiskIsFull(t *testing.T) {
 	p.stop()
 }
 
-// TestDiskIsReadOnly: what is on a disk is used though nothing can be written, and that is made up
-// for later.
+// TestDiskIsReadOnly checks that files on a read-only disk are used, and that missing ones are
+// written later.
 func TestDiskIsReadOnly(t *testing.T) {
 	d := newDisk(t)
 	data := disktest.Tmpfs(t, 64<<20)
@@ -298,8 +298,8 @@ func TestDiskIsReadOnly(t *testing.T) {
 	}
 }
 
-// TestDiskIsRemoved: the directory goes while a process runs, by itself or with its file system. It
-// is made again, and is still the one process's.
+// TestDiskIsRemoved removes the directory or its file system while a process runs. The process
+// creates and locks it again.
 func TestDiskIsRemoved(t *testing.T) {
 	d := newDisk(t)
 	data := filepath.Join(t.TempDir(), "data")
@@ -322,7 +322,7 @@ func TestDiskIsRemoved(t *testing.T) {
 	p.stop()
 	d.wantWhole(data)
 
-	// The file system goes: what is there now is the folder that it was mounted on.
+	// Unmount the file system. The path is now the folder that it was mounted on.
 	data = disktest.Tmpfs(t, 64<<20)
 	p = d.start(data)
 	p.same(d.want)
@@ -334,8 +334,8 @@ func TestDiskIsRemoved(t *testing.T) {
 	p.stop()
 }
 
-// TestDataDirThatCannotBe: there is no place for the directory. The start says so and goes on
-// without one.
+// TestDataDirThatCannotBe uses a path at which no directory can be created. The start logs it and
+// continues without one.
 func TestDataDirThatCannotBe(t *testing.T) {
 	d := newDisk(t)
 	file := write(t, "file", "not a directory")
@@ -348,7 +348,7 @@ func TestDataDirThatCannotBe(t *testing.T) {
 			t.Errorf("said %d times", n)
 		}
 	}
-	// A typo of the kind is mended without a restart.
+	// The path can be corrected without a restart.
 	p := d.start(file)
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
@@ -377,8 +377,8 @@ func (d *disk) refused(data string) {
 	}
 }
 
-// TestTwoProcessesOneDataDir: the second stops, and a process that is killed leaves the directory
-// to the next. Files of a Thanos that lie in the same --data-dir stay as they are.
+// TestTwoProcessesOneDataDir checks that a second process fails to start, and that the next one can
+// start after the first was killed. Thanos's files in the same --data-dir are unchanged.
 func TestTwoProcessesOneDataDir(t *testing.T) {
 	d := newDisk(t)
 	data := t.TempDir()

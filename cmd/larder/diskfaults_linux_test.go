@@ -13,11 +13,10 @@ import (
 	"larder/internal/disktest"
 )
 
-// long reports whether tests that start a process at every step do so at all of them: minutes
-// instead of seconds.
+// long reports whether tests try every step, which takes minutes instead of seconds.
 func long() bool { return os.Getenv("LARDER_LONG") != "" }
 
-// command is that of a process on a data directory.
+// command returns the command of a process on a data directory.
 func (d *disk) command(ctx context.Context, data string) *exec.Cmd {
 	return larder(
 		ctx, nil, "store", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0",
@@ -36,8 +35,8 @@ func (d *disk) inject(data string, faults ...string) *process {
 	})
 }
 
-// TestDiskFails: calls of the local disk are slow or fail for as long as the process runs, its
-// start included. pread64 reads headers alone: the bucket, a folder, is read with read.
+// TestDiskFails makes system calls on the local disk slow or fail while a process runs, including
+// its start. Only headers are read with pread64; the bucket, a folder, is read with read.
 func TestDiskFails(t *testing.T) {
 	d := newDisk(t)
 	faults := []string{
@@ -81,7 +80,7 @@ func TestDiskFails(t *testing.T) {
 // process starts, answers right, finds nothing damaged and leaves nothing behind.
 func TestKilledAtAnyWrite(t *testing.T) {
 	d := newDisk(t)
-	// The short form takes every third call of what makes files last, and some of the rest.
+	// The short form tries every third call that makes files durable, and some of the others.
 	calls := []struct {
 		name        string
 		short, long int // n grows by so much
@@ -131,8 +130,8 @@ func TestKilledAtAnyWrite(t *testing.T) {
 	}
 }
 
-// leftovers puts into a data directory what another process may have left: files that were not
-// finished, and a header of a block that is gone.
+// leftovers adds files that another process may have left to a data directory: unfinished files,
+// and the header of a removed block.
 func (d *disk) leftovers(data string) {
 	d.t.Helper()
 	gone := "01KE5YP760SSB9E76Y6NC9FKZZ"

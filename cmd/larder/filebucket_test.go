@@ -18,7 +18,7 @@ import (
 	"larder/store/catalog"
 )
 
-// openStack opens the stack of a bucket, as the gateway does.
+// openStack opens the stack of a bucket in the same way as the gateway.
 func openStack(t *testing.T, yaml string) *bucket.Stack {
 	t.Helper()
 	conf, err := bucket.Parse([]byte(yaml))
@@ -35,8 +35,8 @@ func openStack(t *testing.T, yaml string) *bucket.Stack {
 	return b
 }
 
-// TestFoldersThatAreLinks: block folders that are symbolic links are served, and a folder named
-// meta.json harms no other block.
+// TestFoldersThatAreLinks checks that block folders that are symbolic links are served, and that a
+// folder named meta.json does not affect other blocks.
 func TestFoldersThatAreLinks(t *testing.T) {
 	top, elsewhere := t.TempDir(), t.TempDir()
 	dir := filepath.Join(top, "eu")

@@ -32,7 +32,7 @@ func putMeta(t *testing.T, dir string, id ulid.ULID) {
 	}
 }
 
-// pipe puts a named pipe into the place of an object.
+// pipe creates a named pipe with the path of an object.
 func pipe(t *testing.T, path string) {
 	t.Helper()
 	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755),
@@ -41,14 +41,14 @@ func pipe(t *testing.T, path string) {
 	}
 }
 
-// opens counts goroutines that stand in the open of a file.
+// opens counts goroutines that are blocked in opening a file.
 func opens() int {
 	buf := make([]byte, 16<<20)
 	return strings.Count(string(buf[:runtime.Stack(buf, true)]), "\nsyscall.openat(")
 }
 
-// TestNothingButFilesIsOpened: pipes, sockets and devices in the places of objects are missing
-// objects, by whatever name they are met, and harm no other block.
+// TestNothingButFilesIsOpened checks that pipes, sockets and devices count as missing objects under
+// every name, and do not affect other blocks.
 func TestNothingButFilesIsOpened(t *testing.T) {
 	dir := t.TempDir()
 	id := func(n int) ulid.ULID { return ulid.MustNew(uint64(n), nil) }
@@ -148,8 +148,8 @@ func TestNothingButFilesIsOpened(t *testing.T) {
 	}
 }
 
-// TestPipesTakeNoThreads: a process over a bucket with a pipe for the meta.json of each of many
-// blocks is ready, serves the others, and has the threads of any other.
+// TestPipesTakeNoThreads has many blocks whose meta.json is a pipe. The process is ready, serves
+// the other blocks and has the usual number of threads.
 func TestPipesTakeNoThreads(t *testing.T) {
 	dir := t.TempDir()
 	for i := range 100 {

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestDefaults holds the defaults to Thanos's, flag by flag.
+// TestDefaults compares the defaults with Thanos's, flag by flag.
 func TestDefaults(t *testing.T) {
 	c, err := parseStore("--objstore.config=type: FILESYSTEM")
 	if err != nil {
@@ -57,7 +57,7 @@ func TestDefaults(t *testing.T) {
 	f("log.format", c.process.logFormat, "logfmt")
 }
 
-// TestRelativeTimesMoveOn: what a request may reach moves with the clock.
+// TestRelativeTimesMoveOn checks that relative times move with the clock.
 func TestRelativeTimesMoveOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, err := parseStore(
@@ -77,7 +77,7 @@ func TestRelativeTimesMoveOn(t *testing.T) {
 	})
 }
 
-// TestZeroMeansNone: values that mean none, or never, to the user are a default to some options
+// TestZeroMeansNone checks flags whose 0 means none or never, while 0 is the default of the option
 // behind them.
 func TestZeroMeansNone(t *testing.T) {
 	c, err := parseStore(
@@ -96,7 +96,7 @@ func TestZeroMeansNone(t *testing.T) {
 	}
 }
 
-// TestThanosCommandLine takes a command line as it stands in many a manifest.
+// TestThanosCommandLine parses a command line from a typical manifest.
 func TestThanosCommandLine(t *testing.T) {
 	t.Setenv("BUCKET", "blocks")
 	c, err := parseStore(
@@ -143,7 +143,7 @@ func TestThanosCommandLine(t *testing.T) {
 	f("min time", c.blocks.minTime.Millis(now, 0), int64(94*7*24*3600*1000))
 	f("rules", len(c.blocks.relabel), 2)
 	f("deletion marks", c.blocks.deletionMarksDelay, 24*time.Hour)
-	// What has no effect, or another name, is said once, and only what was given.
+	// Flags without effect and former names are noted once, and only those that were given.
 	var said []string
 	for _, n := range c.caches.Notes {
 		said = append(said, n.Msg+": "+n.Flag)
@@ -157,7 +157,7 @@ func TestThanosCommandLine(t *testing.T) {
 	}, "\n"))
 }
 
-// TestValuesAsThanosReadsThem: values that templates write, and that Thanos takes.
+// TestValuesAsThanosReadsThem checks values that templates write and that Thanos accepts.
 func TestValuesAsThanosReadsThem(t *testing.T) {
 	f := func(arg string, got func(c *storeConfig) any, want any) {
 		t.Helper()
@@ -170,7 +170,7 @@ func TestValuesAsThanosReadsThem(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", arg, g, want)
 		}
 	}
-	// Helm writes integers above a million so.
+	// Helm writes integers above a million in this form.
 	f(
 		"--block-meta-fetch-concurrency=1e+06",
 		func(c *storeConfig) any { return c.blocks.concurrency }, 1_000_000,
@@ -205,7 +205,7 @@ func TestValuesAsThanosReadsThem(t *testing.T) {
 		true,
 	)
 
-	// Flags that may be repeated are shown as they were given; without one, as nothing.
+	// Flags that may be repeated are shown as given. Without a value they are empty.
 	f(
 		"--grpc-server-tls-curves=X25519",
 		func(c *storeConfig) any { return c.shown()["grpc-server-tls-curves"] }, "X25519",
@@ -220,7 +220,7 @@ func TestValuesAsThanosReadsThem(t *testing.T) {
 		return [2]int64{int64(c.headers.concurrency), c.caches.Memory.Index.Bytes}
 	}, [2]int64{3, 1 << 30})
 
-	// Both names of a limit: the last one given counts.
+	// With both names of a limit, the last one applies.
 	c, err := parseStore(
 		"--objstore.config=x", "--store.limits.request-series=5",
 		"--store.grpc.touched-series-limit=7",
@@ -230,8 +230,8 @@ func TestValuesAsThanosReadsThem(t *testing.T) {
 	}
 }
 
-// TestWithoutEffectIsWrittenDown holds docs/compatibility.md to the code: what is accepted without
-// effect is listed there, and nothing else.
+// TestWithoutEffectIsWrittenDown compares the flags without effect in docs/compatibility.md with
+// the code.
 func TestWithoutEffectIsWrittenDown(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/compatibility.md")
 	if err != nil {

@@ -34,7 +34,7 @@ import (
 	"larder/store/storepb"
 )
 
-// fakeStore answers as its functions say.
+// fakeStore answers with its functions.
 type fakeStore struct {
 	storepb.UnimplementedStoreServer
 	storepb.UnimplementedInfoServer
@@ -67,7 +67,7 @@ type rpcFixture struct {
 	listener closingListener
 }
 
-// closingListener tells when it is closed, which is how a stop begins.
+// closingListener signals when it is closed, which is the beginning of a stop.
 type closingListener struct {
 	net.Listener
 	once   *sync.Once
@@ -79,7 +79,7 @@ func (l closingListener) Close() error {
 	return l.Listener.Close()
 }
 
-// startRPC serves store; the server is stopped with the test unless stop was called before.
+// startRPC serves store. The server stops with the test, unless stop was called before.
 func startRPC(
 	t *testing.T, conf grpcConfig, store *fakeStore, tracing *telemetry.Tracing,
 	creds credentials.TransportCredentials,
@@ -221,7 +221,7 @@ func TestReflectionCanBeSwitchedOff(t *testing.T) {
 	}
 }
 
-// TestWatchersTakeNoPlaceOfRequests: one client begins to watch Health as often as it can.
+// TestWatchersTakeNoPlaceOfRequests has a client that opens as many Health watches as it can.
 func TestWatchersTakeNoPlaceOfRequests(t *testing.T) {
 	f := startRPC(t, grpcConfig{}, &fakeStore{}, noTracing(t), nil)
 	client := healthpb.NewHealthClient(f.conn)
@@ -281,7 +281,7 @@ func TestInfoWhenReady(t *testing.T) {
 	}
 }
 
-// TestGracefulStop: a stream that runs when the stop begins is not cut.
+// TestGracefulStop checks that a stream that runs when the stop begins can finish.
 func TestGracefulStop(t *testing.T) {
 	begun, finish := make(chan struct{}), make(chan struct{})
 	f := startRPC(t, grpcConfig{}, &fakeStore{series: func(s storepb.Store_SeriesServer) error {
@@ -317,8 +317,8 @@ func TestGracefulStop(t *testing.T) {
 	<-stopped
 }
 
-// TestHardStop: one that does not finish in the grace period is cancelled, and stop waits until it
-// has noticed.
+// TestHardStop checks that a stream that does not finish in the grace period is cancelled, and that
+// stop waits for its handler.
 func TestHardStop(t *testing.T) {
 	begun := make(chan struct{})
 	ended := false

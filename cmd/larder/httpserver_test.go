@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// TestHTTPClientsThatSendHeadersForEver: a connection on which headers come byte by byte ends, and
-// so do headers that are too long.
+// TestHTTPClientsThatSendHeadersForEver checks that a connection is closed if its headers arrive
+// byte by byte or are too long.
 func TestHTTPClientsThatSendHeadersForEver(t *testing.T) {
 	srv := httptest.NewUnstartedServer(nil)
 	srv.Config = newHTTPServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
@@ -63,8 +63,8 @@ func TestHTTPClientsThatSendHeadersForEver(t *testing.T) {
 	}
 }
 
-// TestHeadersBehindHTTPConfig: both ports have the headers behind the library of --http.config,
-// whose own refusals have nosniff, and its headers replace larder's.
+// TestHeadersBehindHTTPConfig checks the headers of both ports with --http.config. Errors of its
+// library have nosniff, and its headers replace larder's.
 func TestHeadersBehindHTTPConfig(t *testing.T) {
 	// The user is a, the password b.
 	config := write(t, "web.yml", "http_server_config: {headers: {X-Frame-Options: sameorigin}}\n"+

@@ -11,8 +11,8 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// TestLargeMetasAtAStart: a process that finds many blocks with megabytes of labels takes no more
-// memory than it has for documents, serves the other block, and names these.
+// TestLargeMetasAtAStart has many blocks with megabytes of labels. The process stays within its
+// memory for documents, serves the other block and names these.
 func TestLargeMetasAtAStart(t *testing.T) {
 	dir := t.TempDir()
 	var text strings.Builder

@@ -15,8 +15,8 @@ import (
 	"larder/store/storepb"
 )
 
-// TestLimitsConfig: what a tenant's entry does not say, default says, and what that does not say,
-// the flags.
+// TestLimitsConfig checks that missing keys of a tenant come from default, and those of default
+// from the flags.
 func TestLimitsConfig(t *testing.T) {
 	flags := admission.LimitOptions{Series: 100, Samples: 1000, Bytes: 10}
 	f := func(doc string, others admission.LimitOptions, tenants map[string]admission.LimitOptions) {
@@ -74,8 +74,8 @@ tenants:
 	refused("tenants: {"+strings.Repeat("a", 129)+": {}}", "is not a valid name")
 }
 
-// TestLimitsReload: limits of tenants change while the process runs; a file that is not usable
-// changes nothing.
+// TestLimitsReload changes the limits of tenants while the process runs. An unusable file changes
+// nothing.
 func TestLimitsReload(t *testing.T) {
 	bucket := t.TempDir()
 	if _, err := dataset.WholeMetric("one", 1, 200, 30_000).Write(t.Context(), bucket, dataset.WriteOptions{}); err != nil {

@@ -17,8 +17,7 @@ import (
 	"github.com/coreos/go-systemd/v22/journal"
 )
 
-// asLarder makes the test binary behave as larder: the tests run the real thing, with its exit
-// codes and its stderr.
+// asLarder makes the test binary run as larder, so that tests see its exit codes and its stderr.
 const asLarder = "LARDER_TEST_RUN_AS_LARDER"
 
 func TestMain(m *testing.M) {
@@ -28,8 +27,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// larder returns the command; env are NAME=value pairs on top of an environment that is empty but
-// for the path.
+// larder returns the command. env are NAME=value pairs; otherwise the environment has only PATH.
 func larder(ctx context.Context, env []string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
 	cmd.Env = slices.Concat(
@@ -52,7 +50,7 @@ func write(t *testing.T, name, content string) string {
 	return p
 }
 
-// refuses starts `larder store` and wants it to end with one line that holds want.
+// refuses starts `larder store`, which must exit with one line that contains want.
 func refuses(t *testing.T, env []string, want string, args ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -63,7 +61,7 @@ func refuses(t *testing.T, env []string, want string, args ...string) {
 		"--http-address=127.0.0.1:0",
 		"--grpc-address=127.0.0.1:0",
 	}
-	// A flag that the case gives must not be given before it: it cannot be repeated.
+	// Do not add flags that the case has, because they cannot be repeated.
 	base = slices.DeleteFunc(base, func(a string) bool {
 		name, _, _ := strings.Cut(a, "=")
 		return slices.ContainsFunc(
@@ -89,8 +87,8 @@ func refuses(t *testing.T, env []string, want string, args ...string) {
 	}
 }
 
-// TestBadStart: whatever is wrong, larder says so in one line that names the flag or the file, and
-// exits with 1.
+// TestBadStart checks that each bad start exits with 1 and one line that names the flag or the
+// file.
 func TestBadStart(t *testing.T) {
 	bucket := "--objstore.config={type: FILESYSTEM, config: {directory: " + t.TempDir() + "}}"
 	busy := listenLocal(t)
@@ -150,7 +148,7 @@ func TestBadStart(t *testing.T) {
 		nil, "--store.limits.config: default: request_bytes_ratio: 25 is not above 0 and at most 1",
 		bucket, "--store.limits.config={default: {request_bytes_ratio: 25}}",
 	)
-	// Values of flags without effect are checked, too.
+	// Values of flags without effect are checked too.
 	f(nil, `--chunk-pool-size: "lots"`, "--chunk-pool-size=lots", bucket)
 	f(
 		nil, `--store.index-header-lazy-download-strategy: got "never"`,
@@ -220,7 +218,7 @@ func TestBadStart(t *testing.T) {
 	)
 	f(nil, "type is missing", "--objstore.config={config: {directory: /tmp}}")
 	f(nil, "FLOPPY", "--objstore.config={type: FLOPPY}")
-	// The line of the document as it was given, of what the bucket's client decodes too.
+	// Line numbers refer to the given document, also for parts that the bucket's client decodes.
 	bucketYAML := write(
 		t, "bucket.yml",
 		"type: S3\n\nconfig:\n  bucket: b\n  endpoint: e\n  http_config:\n    idle_conn_timout: 1s\n    tls_config:\n      insecure_skip_verify: maybe\n",
@@ -240,7 +238,7 @@ func TestBadStart(t *testing.T) {
 		nil, "--objstore.config-file "+brokenYAML+": yaml: line 4: did not find expected key\n",
 		"--objstore.config-file="+brokenYAML,
 	)
-	// What is wrong, without the names of Go's types and without values, which may be secrets.
+	// Errors name neither types of Go nor values, which may be secrets.
 	f(nil, "line 1: got a list, want a mapping\n", "--objstore.config=[]")
 	f(
 		nil, "max_retries; line 1: config.insecure: got a string, want true or false\n",
@@ -493,7 +491,7 @@ func TestBadStart(t *testing.T) {
 	f(nil, `--grpc-server-tls-curves: got "25519"`, "--grpc-server-tls-curves=25519", bucket)
 	f(nil, "--grpc-server-tls-client-ca needs", "--grpc-server-tls-client-ca="+certFile, bucket)
 
-	// What is around the process.
+	// The environment of the process.
 	f(
 		nil, "--objstore.config-file: read "+filepath.Dir(aFile)+": is a directory",
 		"--objstore.config-file="+filepath.Dir(aFile),

@@ -27,8 +27,8 @@ import (
 	"larder/internal/yamldoc"
 )
 
-// document is a configuration document of a test: what it is decoded into, and what it needs to be
-// taken.
+// document is a configuration document of a test: the type that it is decoded into, and the values
+// that make it valid.
 type document struct {
 	flag  string
 	of    any
@@ -36,7 +36,7 @@ type document struct {
 	base  map[string]any
 }
 
-// documents are all that flags name, the bucket's once for each type.
+// documents returns all documents that flags name, that of the bucket once for each type.
 func documents() map[string]document {
 	docs := map[string]document{}
 	for kind, inner := range map[string]map[string]any{
@@ -173,8 +173,8 @@ func with(doc any, path []string, value any) any {
 	return m
 }
 
-// shownOnPurpose are keys whose values are names that larder tells: a secret that stands there
-// alone cannot be told from one. It can where it comes as a password or in a query.
+// shownOnPurpose lists keys whose values are names that larder shows. A secret alone cannot be
+// distinguished from a name, but a password or a query can.
 func shownOnPurpose(path []string) bool {
 	key := path[len(path)-1]
 	if key == "[]" {
@@ -202,7 +202,7 @@ func markedStarts(t *testing.T, name string, doc document, bucket string) (start
 				"user:" + secret + "@127.0.0.1:1", "http://127.0.0.1:1/?token=" + secret,
 				"{secret_key: " + secret + "}",
 			}
-			// The name of a file may hold an @ by itself.
+			// The name of a file may contain an @.
 			key := path[len(path)-1]
 			if key != "directory" && key != "prefix" && !strings.HasSuffix(key, "_file") {
 				values = append(values, secret+"@127.0.0.1:1")
@@ -227,9 +227,9 @@ func markedStarts(t *testing.T, name string, doc document, bucket string) (start
 	return starts
 }
 
-// TestNoDocumentTellsASecret puts a secret as each value of each document in turn, and starts
-// larder with it. Whether larder takes the document or refuses it: neither stderr nor the log,
-// metrics, pages and API repeat the secret.
+// TestNoDocumentTellsASecret replaces each value of each document by a secret in turn, and starts
+// larder with it. Whether or not larder accepts the document, neither stderr nor log, metrics,
+// pages and API show the secret.
 func TestNoDocumentTellsASecret(t *testing.T) {
 	bucket := folder(t.TempDir())
 	var all sync.WaitGroup
@@ -264,8 +264,7 @@ func TestNoDocumentTellsASecret(t *testing.T) {
 	}
 }
 
-// run starts larder, asks for what it shows if it starts, and stops it. It returns all that was
-// told.
+// run starts larder, requests everything that it shows, and stops it. It returns all output.
 func (m marked) run(t *testing.T) (started bool, told string) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

@@ -43,7 +43,7 @@ func (p *process) counted(name string, labels ...string) (sum float64) {
 	return sum
 }
 
-// askAll asks the same questions, and returns what came back in a few words.
+// askAll sends the same requests each time and returns a summary of the answers.
 func askAll(p *process) string {
 	p.t.Helper()
 	var answers []string
@@ -145,8 +145,8 @@ func TestMemcached(t *testing.T) {
 	)
 }
 
-// TestMemcachedCertificate: what is shown to memcached follows its files, but for what is no
-// certificate.
+// TestMemcachedCertificate checks that a client certificate is reloaded from its files, and kept if
+// they are not usable.
 func TestMemcachedCertificate(t *testing.T) {
 	ca := tlstest.New(t)
 	certFile, keyFile := ca.Files(-time.Hour, time.Hour)

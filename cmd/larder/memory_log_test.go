@@ -60,8 +60,8 @@ func TestTooLittleForPagesIsSaid(t *testing.T) {
 	)
 }
 
-// TestAllowancesAboveTheMachineAreSaid: without a limit the start tells of allowances that the
-// machine cannot hold, and of no others.
+// TestAllowancesAboveTheMachineAreSaid checks that a start without a limit warns of limits above
+// the memory of the machine.
 func TestAllowancesAboveTheMachineAreSaid(t *testing.T) {
 	f := func(limit, machine int64, want string, args ...string) {
 		t.Helper()

@@ -10,9 +10,8 @@ import (
 	"time"
 )
 
-// TestMisplacedArgumentsTellNoSecret: documents, keys and URLs that were given in the wrong place
-// of a command line or of the environment. The real binary refuses them, or stops because its port
-// is taken.
+// TestMisplacedArgumentsTellNoSecret gives documents, keys and URLs in wrong places of the command
+// line or of the environment. The binary rejects them, or exits because its port is in use.
 func TestMisplacedArgumentsTellNoSecret(t *testing.T) {
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

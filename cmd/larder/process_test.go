@@ -27,7 +27,7 @@ import (
 	"larder/store/storepb"
 )
 
-// process is a `larder store` of its own.
+// process is a running `larder store`.
 type process struct {
 	t     *testing.T
 	cmd   *exec.Cmd
@@ -58,8 +58,8 @@ func startLarder(t *testing.T, env []string, args ...string) *process {
 	return p
 }
 
-// patience bounds each wait for a process. Only one that hangs takes as long: a loaded machine
-// takes minutes for what takes seconds on a quiet one.
+// patience bounds each wait for a process. It is long, because a loaded machine needs minutes for
+// what takes seconds otherwise.
 const patience = 5 * time.Minute
 
 // launch starts a command, which is killed with the test.
@@ -113,7 +113,7 @@ func addressIn(line string) string {
 // dial makes a client.
 func (p *process) dial(address string) {
 	p.t.Helper()
-	// A window that does not grow, so that a client that does not read holds up the server.
+	// The window does not grow, so that a client that does not read blocks the server.
 	rpc, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithInitialWindowSize(64<<10), grpc.WithInitialConnWindowSize(64<<10))
 	if err != nil {
@@ -180,7 +180,7 @@ func (p *process) info() error {
 	return err
 }
 
-// series asks for everything; the answer is some megabytes.
+// series requests everything. The answer has some megabytes.
 func (p *process) series() storepb.Store_SeriesClient {
 	p.t.Helper()
 	stream, err := storepb.NewStoreClient(p.rpc).Series(p.t.Context(), &storepb.SeriesRequest{
@@ -225,7 +225,7 @@ func wideBucket(t *testing.T) string {
 }
 
 func TestReadinessFollowsTheBucket(t *testing.T) {
-	// An S3 bucket without objects, out of order at first.
+	// An S3 bucket without objects, which fails at first.
 	var down atomic.Bool
 	down.Store(true)
 	s3 := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -345,7 +345,7 @@ func TestThanosFlagsTakeEffect(t *testing.T) {
 		}
 	}
 
-	// An index cache of next to nothing makes for more reads, not for other answers.
+	// A tiny index cache causes more reads, but the same answers.
 	for range 2 {
 		stream, err := storepb.NewStoreClient(p.rpc).Series(t.Context(), &storepb.SeriesRequest{
 			MinTime: math.MinInt64, MaxTime: math.MaxInt64,
@@ -381,7 +381,8 @@ func TestThanosFlagsTakeEffect(t *testing.T) {
 	}
 }
 
-// TestConnectionsEnd: a connection is closed at its age, and its client makes another.
+// TestConnectionsEnd checks that a connection is closed at its maximum age and that its client
+// reconnects.
 func TestConnectionsEnd(t *testing.T) {
 	p := startProcess(t, folder(t.TempDir()), "--grpc-server-max-connection-age=200ms")
 	p.await("readiness changed.*ready=true")
@@ -395,7 +396,7 @@ func TestConnectionsEnd(t *testing.T) {
 	}
 }
 
-// TestGateFlags: a request holds the only place; of those that come, as many wait as may.
+// TestGateFlags checks that only the configured number of requests wait while one runs.
 func TestGateFlags(t *testing.T) {
 	f := func(want codes.Code, text string, args ...string) {
 		t.Helper()
@@ -461,8 +462,7 @@ func TestServesOnWhileQueriersNotice(t *testing.T) {
 	}
 }
 
-// TestKilledAndStartedAgain: what a killed process leaves in the data directory does not keep the
-// next one from starting.
+// TestKilledAndStartedAgain checks that a process starts on the data directory of a killed one.
 func TestKilledAndStartedAgain(t *testing.T) {
 	bucket, data := folder(wideBucket(t)), t.TempDir()
 	first := startProcess(t, bucket, "--data-dir="+data)

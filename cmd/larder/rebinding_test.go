@@ -13,7 +13,7 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// markUnder posts a mark as a browser does from a page whose name leads to this server.
+// markUnder posts a mark in the same way as a browser after DNS rebinding.
 func (p *process) markUnder(url, host string, id ulid.ULID) (code int, body string) {
 	p.t.Helper()
 	form := strings.NewReader("action=DELETION&detail=test&id=" + id.String())
@@ -36,9 +36,8 @@ func (p *process) markUnder(url, host string, id ulid.ULID) (code int, body stri
 	return resp.StatusCode, string(b)
 }
 
-// TestReboundNameMarksNothing: a page whose name was made to lead to this server has Origin and
-// Host agree. It writes no mark, at either address. Names that no other site can have do, and those
-// given.
+// TestReboundNameMarksNothing checks that a page after DNS rebinding, with equal Origin and Host,
+// cannot write a mark at either address. Private names and given names can.
 func TestReboundNameMarksNothing(t *testing.T) {
 	for _, debugAddress := range []string{"", "--web.debug-address=127.0.0.1:0"} {
 		bucket, ids := t.TempDir(), []ulid.ULID{{1}, {2}, {3}, {4}}
@@ -93,7 +92,7 @@ func TestReboundNameMarksNothing(t *testing.T) {
 	}
 }
 
-// TestBadAllowedHosts: what is no name stops the start.
+// TestBadAllowedHosts checks that an invalid name fails the start.
 func TestBadAllowedHosts(t *testing.T) {
 	bucket := "--objstore.config=" + folder(t.TempDir())
 	for _, bad := range []string{"https://a.example.com", "a.example.com:1", "a.example,b.c"} {

@@ -156,8 +156,8 @@ func TestReloadOfEmptyFiles(t *testing.T) {
 	)
 }
 
-// TestBucketCredentials: new ones are put to use without a restart, once they are known to work;
-// nothing else of the bucket may change.
+// TestBucketCredentials checks that new credentials are used without a restart once they work, and
+// that other changes of the bucket are rejected.
 func TestBucketCredentials(t *testing.T) {
 	var valid atomic.Value
 	valid.Store("old-key")
@@ -288,7 +288,7 @@ func TestWebConfig(t *testing.T) {
 	replace(t, certFile, newCert)
 	p.await("configuration reloaded.* kind=http")
 	answers("with the new certificate", otherCA.Anonymous(), "pepper", http.StatusOK)
-	// What the server has settled when it began to listen is not passed off as changed.
+	// Settings that apply only at the start are reported as not applied.
 	replace(
 		t, file,
 		[]byte("http_server_config: {http2: false}\nrate_limit: {burst: 1, interval: 1s}\n"),

@@ -25,11 +25,10 @@ import (
 	"larder/store/storepb"
 )
 
-// secret stands, in these tests, wherever a secret can be given.
+// secret is the value of every secret in these tests.
 const secret = "hunter2-s3cr3t"
 
-// told is all that a larder lets others see: its log, its answers, what it sends to the collector
-// of traces.
+// told is all output of a larder: its log, its answers and its traces.
 type told struct {
 	mu   sync.Mutex
 	text map[string][]byte // by where it was seen
@@ -163,9 +162,8 @@ func askEverything(t *testing.T, s *told, url, rpc string) {
 	}
 }
 
-// TestSecretsAreNotTold gives a secret in every place where there can be one, one kind of bucket
-// after the other; the servers that they name refuse everything. Whatever becomes of it, nothing
-// that larder says repeats it.
+// TestSecretsAreNotTold gives a secret in every possible place, for each kind of bucket. All
+// servers reject all requests. No output shows the secret.
 func TestSecretsAreNotTold(t *testing.T) {
 	refusing := httptest.NewServer(
 		http.HandlerFunc(

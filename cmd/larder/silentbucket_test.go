@@ -8,14 +8,15 @@ import (
 	"testing"
 )
 
-// TestABucketThatCannotExist stops the start with one line that names the flag and the key.
+// TestABucketThatCannotExist checks that the start fails with one line that names the flag and the
+// key.
 func TestABucketThatCannotExist(t *testing.T) {
 	refuses(t, nil, `--objstore.config: config.bucket: "a b" cannot exist`,
 		"--objstore.config={type: S3, config: {bucket: a b, endpoint: e}}")
 }
 
-// TestSilentBucketIsReported: a bucket that refuses connections, or takes them and says nothing, is
-// named soon, and the start goes on.
+// TestSilentBucketIsReported checks that a bucket that refuses connections, or accepts them and
+// does not answer, is reported soon, and that the start continues.
 func TestSilentBucketIsReported(t *testing.T) {
 	// connections are accepted by the kernel and never served
 	hangs, err := net.Listen("tcp", "127.0.0.1:0")

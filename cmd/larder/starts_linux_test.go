@@ -19,9 +19,8 @@ import (
 	"larder/internal/faultstore/s3server"
 )
 
-// TestInterruptedStarts: a process that is stopped or killed at some moment of its start leaves
-// nothing that keeps the next one from starting. One that is asked to stop before it serves does so
-// at once.
+// TestInterruptedStarts stops or kills a process at several moments of its start. The next process
+// starts. A process that is stopped before it serves exits at once.
 func TestInterruptedStarts(t *testing.T) {
 	d := newDisk(t)
 	data := filepath.Join(t.TempDir(), "data")
@@ -110,8 +109,8 @@ func TestStartWithoutTheBucket(t *testing.T) {
 	}
 }
 
-// TestGracePeriodEnds: a request whose client does not read keeps the process for the grace period
-// and no longer; new ones are refused with a code upon which clients try elsewhere.
+// TestGracePeriodEnds checks that a request whose client does not read delays the exit only for the
+// grace period. New requests are rejected with a code that makes clients retry elsewhere.
 func TestGracePeriodEnds(t *testing.T) {
 	p := startProcess(t, folder(wideBucket(t)), "--drain-delay=0s", "--grpc-grace-period=2s")
 	p.await("readiness changed.*ready=true")

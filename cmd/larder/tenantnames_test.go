@@ -78,9 +78,8 @@ func everyRPC(ctx context.Context, rpc *grpc.ClientConn, tenant string) error {
 	return err
 }
 
-// TestMadeUpTenantsInMetrics: 1,200 names of tenants, with every method of the port, leave a scrape
-// as it was but for 2,000 series at most. Tenants of the limits document are named whatever others
-// do.
+// TestMadeUpTenantsInMetrics calls every method for 1,200 tenants. A scrape grows by at most 2,000
+// series. Tenants of the limits document are always named.
 func TestMadeUpTenantsInMetrics(t *testing.T) {
 	dir := t.TempDir()
 	few := dataset.WholeMetric("few", 1, 3, 30_000)

@@ -19,7 +19,7 @@ import (
 	"larder/store/storepb"
 )
 
-// replace writes a file as a rotation does: whole, by a rename.
+// replace replaces a file atomically, same as a rotation.
 func replace(t *testing.T, path string, content []byte) {
 	t.Helper()
 	next := write(t, filepath.Base(path), string(content))
@@ -28,7 +28,7 @@ func replace(t *testing.T, path string, content []byte) {
 	}
 }
 
-// ask makes a request over a connection of its own.
+// ask sends a request over a new connection.
 func (f *rpcFixture) ask(t *testing.T, conf *tls.Config) error {
 	t.Helper()
 	conn, err := grpc.NewClient(f.address, grpc.WithTransportCredentials(credentials.NewTLS(conf)))
@@ -80,7 +80,7 @@ func TestTLS(t *testing.T) {
 	old.MaxVersion = tls.VersionTLS12
 	refused("TLS 1.2", old)
 
-	// The clients' authority rotates: both are taken for a while, then the new one alone.
+	// The clients' authority rotates: both are accepted for a while, then only the new one.
 	replace(t, caFile, append(ours.PEM(), theirs.PEM()...))
 	ok("with a certificate of the old authority beside the new one", ours.Client())
 	ok("with a certificate of the new authority", stranger)
@@ -109,8 +109,8 @@ func TestTLS(t *testing.T) {
 	ok("after a rotation to a certificate that has expired", theirs.Client())
 }
 
-// TestCertificateComesIntoForce: one that was put in place too early is used once its time has
-// come, though the files do not change again.
+// TestCertificateComesIntoForce checks that a certificate that is not yet valid is used once it is
+// valid, without a change of the files.
 func TestCertificateComesIntoForce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := tlstest.New(t)
@@ -136,8 +136,8 @@ func TestCertificateComesIntoForce(t *testing.T) {
 	})
 }
 
-// TestWebConfigInOneFile: certificate and key of the HTTP port may lie in one file, in either
-// order.
+// TestWebConfigInOneFile checks that certificate and key of the HTTP port may be in one file, in
+// either order.
 func TestWebConfigInOneFile(t *testing.T) {
 	cert, key := tlstest.New(t).Issue(-time.Hour, time.Hour)
 	for _, text := range [][]byte{append(cert, key...), append(key, cert...)} {
@@ -151,7 +151,7 @@ func TestWebConfigInOneFile(t *testing.T) {
 	}
 }
 
-// TestClientCABundle: a certificate that Go does not take does not make the others useless.
+// TestClientCABundle checks that a bundle works if Go rejects one of its certificates.
 func TestClientCABundle(t *testing.T) {
 	good := tlstest.New(t).PEM()
 	bad := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("of another age")})
@@ -204,7 +204,7 @@ func TestTLSCiphersAndCurves(t *testing.T) {
 	}
 }
 
-// TestTLSFlags: the names are Thanos's, and the flags may be repeated as there.
+// TestTLSFlags checks that names and repetition of the flags are the same as in Thanos.
 func TestTLSFlags(t *testing.T) {
 	var args []string
 	for _, s := range tls.CipherSuites() {
@@ -245,7 +245,7 @@ func TestTLSFlags(t *testing.T) {
 	}
 }
 
-// listenLocal takes a port for as long as the test runs.
+// listenLocal occupies a port until the test ends.
 func listenLocal(t *testing.T) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

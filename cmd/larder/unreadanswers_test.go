@@ -24,7 +24,7 @@ import (
 	"larder/store/storepb"
 )
 
-// answering is a store behind a listener whose label names are of a given size, and are held until
+// answering is a store behind a listener. Its label names have a given size and stay reserved until
 // they were sent.
 type answering struct {
 	storepb.UnimplementedStoreServer
@@ -85,7 +85,7 @@ func serveAnswers(t *testing.T, size int, bounds services) *answering {
 	return s
 }
 
-// deafConn reads nothing once it is deaf, so that the server's windows stay shut.
+// deafConn stops reading once it is deaf, so that the server's windows stay closed.
 type deafConn struct {
 	net.Conn
 	deaf, closed chan struct{}
@@ -136,8 +136,8 @@ func ask(ctx context.Context, conn *grpc.ClientConn) error {
 	return err
 }
 
-// TestAnswersThatAreNotRead are held, and let go when they are read, dropped, or their connection
-// goes. When there are too many the connection with most of them is closed.
+// TestAnswersThatAreNotRead checks that answers stay reserved until they are read or dropped, or
+// their connection is closed. With too many of them, the connection with most is closed.
 func TestAnswersThatAreNotRead(t *testing.T) {
 	const size = 1 << 20
 	s := serveAnswers(t, size, services{unsent: 5 * size / 2})
@@ -223,7 +223,8 @@ func TestAnswersThatAreNotRead(t *testing.T) {
 	}
 }
 
-// TestManyAnswersThatAreRead, more at a time than may be left unread, cost no connection.
+// TestManyAnswersThatAreRead checks that a client that reads may have more answers than one that
+// does not.
 func TestManyAnswersThatAreRead(t *testing.T) {
 	const size, clients, each = 70_000, 32, 100
 	s := serveAnswers(t, size, services{unsent: clients * size / 3})
@@ -271,8 +272,7 @@ func TestManyAnswersThatAreNotRead(t *testing.T) {
 	}
 }
 
-// TestARefusalIsNoDrop: a client that reads its refusals is not taken for one that drops its
-// requests.
+// TestARefusalIsNoDrop checks that rejected requests do not count as dropped.
 func TestARefusalIsNoDrop(t *testing.T) {
 	s := serveAnswers(t, 1, services{})
 	client := healthpb.NewHealthClient(s.dial(t, make(chan struct{})))
@@ -289,8 +289,8 @@ func TestARefusalIsNoDrop(t *testing.T) {
 	}
 }
 
-// TestAnIdleStreamMakesNoMessageIncomplete: while a stream awaits its next message, those that
-// arrive are not counted on and on.
+// TestAnIdleStreamMakesNoMessageIncomplete checks that complete messages are not counted while
+// another stream waits for its next one.
 func TestAnIdleStreamMakesNoMessageIncomplete(t *testing.T) {
 	s := serveAnswers(t, 1, services{incomplete: 1 << 20})
 	conn := s.dial(t, make(chan struct{}))
@@ -315,8 +315,8 @@ func TestAnIdleStreamMakesNoMessageIncomplete(t *testing.T) {
 	}
 }
 
-// TestADropBeforeTheMessageCounts: grpc calls the handler of a unary request before its message is
-// there.
+// TestADropBeforeTheMessageCounts drops requests before their message has arrived. grpc calls the
+// handler of a unary request before that.
 func TestADropBeforeTheMessageCounts(t *testing.T) {
 	s := serveAnswers(t, 1, services{})
 	conn := s.dial(t, make(chan struct{}))

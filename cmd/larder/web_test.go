@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestShownFlags: what /api/v1/status/flags shows is what was given, but no YAML that may hold a
-// secret.
+// TestShownFlags checks that /api/v1/status/flags shows the given values, but no YAML that may
+// contain a secret.
 func TestShownFlags(t *testing.T) {
 	c, err := parseStore(
 		"--objstore.config={type: S3, config: {secret_key: hunter2}}",

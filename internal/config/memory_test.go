@@ -68,15 +68,15 @@ func TestMemoryFit(t *testing.T) {
 	f(Memory{Index: given("", 3*mib)}, 0, 2, 0, 1, 512, 64, 1024, false)
 	f(Memory{Index: given("", 3*mib-3)}, 0, 2, 0, 0, 512, 64, 1024, false)
 
-	// Figures of their own are taken from the whole; the others share the rest.
+	// Amounts of single caches are part of the whole; the others share the rest.
 	f(Memory{Postings: given("", 0)}, 0, 166, 0, 83, 512, 64, 1024, false)
 	f(Memory{Postings: given("", 0), Series: given("", 0)}, 0, 250, 0, 0, 512, 64, 1024, false)
 	f(Memory{Postings: given("", 20*mib), Series: given("", 30*mib)}, 0, 200, 20, 30, 512, 64, 1024,
 		false)
 	f(Memory{Series: given("", 100*mib), Index: given("", 200*mib)}, 0, 85, 14, 100, 512, 64, 1024,
 		false)
-	// They stay where the rest gives way: 100 of 150 are taken, requests get 16, and 150, 40 and
-	// 6.2 share the rest.
+	// They stay while the others shrink: 100 of 150 are given, requests get 16, and 150, 40 and 6.2
+	// share the rest.
 	f(Memory{Series: given("", 100*mib)}, 200*mib, 18, 3, 100, 5, 0, 16, true)
 
 	// Documents take nothing that requests need.
