@@ -35,7 +35,9 @@ func TestWhatThanosCannotAnswer(t *testing.T) {
 		}
 	}()
 	req := storepb.SeriesRequest{
-		MinTime: 0, MaxTime: 1 << 52, Matchers: []storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: ".+"}},
+		MinTime: 0, MaxTime: 1 << 52,
+		Matchers: []storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "__name__",
+			Value: ".+"}},
 		// With hints, so that both send some.
 		ResponseBatchSize: 64,
 	}
@@ -56,7 +58,8 @@ func TestWhatThanosCannotAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, d := range answer.Diff(zero.Thanos, got, answer.Options{BatchSize: 64, AskedHints: true}) {
+	for _, d := range answer.Diff(zero.Thanos, got,
+		answer.Options{BatchSize: 64, AskedHints: true}) {
 		t.Error(d)
 	}
 	t.Log("proved: a negative max_resolution_window, which breaks Thanos, is answered as 0")

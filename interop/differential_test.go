@@ -77,7 +77,9 @@ func TestHarnessAgreesWithItself(t *testing.T) {
 		subject: trial.Thanos(
 			gateway.ThanosOptions{},
 		), allowed: list, seed: settings.Seed(t), layouts: layouts,
-		requests: perLayout, kind: func(i int) layout.Options { return layout.Options{Irregular: i%2 == 1} }, coverage: newCoverage(),
+		requests: perLayout, kind: func(i int) layout.Options {
+			return layout.Options{Irregular: i%2 == 1}
+		}, coverage: newCoverage(),
 	}
 	r.all(t, reporter(t, maxReports))
 	t.Logf("needed:\n%s", list.Counts())

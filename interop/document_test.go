@@ -13,7 +13,8 @@ import (
 // the document.
 func TestCompatibilityDocument(t *testing.T) {
 	const name = "../docs/compatibility.md"
-	const begin, end = "<!-- allowed differences: begin -->\n", "<!-- allowed differences: end -->\n"
+	const begin, end = "<!-- allowed differences: begin -->\n",
+		"<!-- allowed differences: end -->\n"
 	list, err := allowed.Load("allowed_differences.yaml")
 	if err != nil {
 		t.Fatal(err)

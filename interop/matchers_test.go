@@ -22,7 +22,8 @@ import (
 // matcherValues are label values on which versions of Prometheus's matcher library have differed
 // from Go's regexp: case folding beyond ASCII, and characters that are equal only when composed.
 var matcherValues = []string{
-	"k", "K", "\u212a", "KELVIN", "kelvin", "\u212aELVIN", "st", "\u017ft", "fi", "\ufb01", "a7", "a\u2077",
+	"k", "K", "\u212a", "KELVIN", "kelvin", "\u212aELVIN", "st", "\u017ft", "fi", "\ufb01", "a7",
+	"a\u2077",
 	"200", "404", "500",
 }
 

@@ -100,7 +100,8 @@ func sameMetrics(t *testing.T, l *layout.Layout, list *notExported, more ...stri
 	ctx := context.Background()
 	bucket := func() gateway.Bucket { return gateway.Bucket{Dir: l.Dir, DataDir: t.TempDir()} }
 	flags := append([]string{
-		"--store.enable-index-header-lazy-reader", "--store.enable-lazy-expanded-postings", "--matcher-cache-size=100",
+		"--store.enable-index-header-lazy-reader", "--store.enable-lazy-expanded-postings",
+		"--matcher-cache-size=100",
 	}, more...)
 	thanos, err := neighbour.StartStore(ctx, programs.Thanos(t), bucket(), flags...)
 	if err != nil {
@@ -165,7 +166,8 @@ func startMemcached(t *testing.T) string {
 		args = append(args, "-u", "root") // it refuses to run as root unless told to
 	}
 	p, err := process.Start(context.Background(), process.Options{
-		Name: "memcached", Bin: programs.Debian(t, "memcached", "memcached"), Args: args, Ready: process.Listening(addrs[0]),
+		Name: "memcached", Bin: programs.Debian(t, "memcached", "memcached"), Args: args,
+		Ready: process.Listening(addrs[0]),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -227,7 +229,8 @@ func sameFigures(t *testing.T, thanos, thanosHTTP, larder, larderHTTP string) {
 		out := map[string]float64{}
 		fs := families(t, httpAddr)
 		for _, name := range []string{
-			"thanos_bucket_store_series_result_series", "thanos_bucket_store_sent_chunk_size_bytes", "thanos_bucket_store_series_blocks_queried",
+			"thanos_bucket_store_series_result_series", "thanos_bucket_store_sent_chunk_size_bytes",
+			"thanos_bucket_store_series_blocks_queried",
 			"thanos_store_server_series_requested", "thanos_store_server_chunks_requested",
 		} {
 			for _, m := range fs[name].GetMetric() {

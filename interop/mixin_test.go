@@ -126,7 +126,8 @@ func thanosMixin(t *testing.T) []mixin.Expression {
 			return mixin.Dashboard(filepath.Join(examples, "dashboards", "store.json"), variables)
 		},
 		func() ([]mixin.Expression, error) {
-			return mixin.Dashboard(filepath.Join(examples, "dashboards", "overview.json"), variables, "Store")
+			return mixin.Dashboard(filepath.Join(examples, "dashboards", "overview.json"),
+				variables, "Store")
 		},
 	} {
 		es, err := read()

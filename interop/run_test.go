@@ -63,10 +63,14 @@ func (c *coverage) layout(l *layout.Layout) {
 	c.layouts++
 	c.depth = max(c.depth, s.Depth)
 	for name, has := range map[string]bool{
-		"label clash": s.Clash, "blocks without external labels": s.EmptyExternal, "replica label inside": s.ReplicaInside,
-		"replica label outside": s.ReplicaOutside, "overlapping blocks": s.Overlapping, "nested blocks": s.Nested, "gaps": s.Gapped,
-		"touching blocks": s.Touching, "downsampled blocks": s.Downsampled, "raw deleted": s.RawDeleted, "compacted sources": s.Covered,
-		"marked lately": s.MarkedServed, "marked long ago": s.MarkedGone, "prefix chains three deep": s.Depth >= 3,
+		"label clash": s.Clash, "blocks without external labels": s.EmptyExternal,
+		"replica label inside":  s.ReplicaInside,
+		"replica label outside": s.ReplicaOutside, "overlapping blocks": s.Overlapping,
+		"nested blocks": s.Nested, "gaps": s.Gapped,
+		"touching blocks": s.Touching, "downsampled blocks": s.Downsampled,
+		"raw deleted": s.RawDeleted, "compacted sources": s.Covered,
+		"marked lately": s.MarkedServed, "marked long ago": s.MarkedGone,
+		"prefix chains three deep":           s.Depth >= 3,
 		"irregular beside a regular replica": s.OddTwin,
 	} {
 		if has {
@@ -121,7 +125,8 @@ func (c *coverage) request(l *layout.Layout, q *query.Query, r *trial.Result) {
 func irregularitiesRead(l *layout.Layout, q *query.Query) (read []layout.Irregularity) {
 	ms, _ := q.Matchers()
 	seen := map[layout.Irregularity]bool{}
-	for _, b := range l.Choose(q.Series.MinTime, q.Series.MaxTime, q.Series.MaxResolutionWindow, ms).Right {
+	for _, b := range l.Choose(q.Series.MinTime, q.Series.MaxTime, q.Series.MaxResolutionWindow,
+		ms).Right {
 		for _, k := range b.Irregular {
 			if !seen[k] {
 				seen[k] = true
@@ -196,7 +201,9 @@ func (c *coverage) check(t *testing.T) {
 			)
 		}
 	}
-	for _, f := range []string{"aggregate chunks in the answer", "aggregate chunks of several replicas in one series", "aggregate chunks that Thanos repeats"} {
+	for _, f := range []string{"aggregate chunks in the answer",
+		"aggregate chunks of several replicas in one series",
+		"aggregate chunks that Thanos repeats"} {
 		if c.features[f] == 0 {
 			t.Errorf("no answer with: %s", f)
 		}

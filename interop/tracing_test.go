@@ -143,7 +143,8 @@ func TestTraceSamplingFollowsTheCaller(t *testing.T) {
 		if traceparent != "" {
 			ctx = metadata.AppendToOutgoingContext(ctx, "traceparent", traceparent)
 		}
-		if _, err := client.Store.LabelNames(ctx, &storepb.LabelNamesRequest{Start: -1 << 60, End: 1 << 60}); err != nil {
+		if _, err := client.Store.LabelNames(
+			ctx, &storepb.LabelNamesRequest{Start: -1 << 60, End: 1 << 60}); err != nil {
 			t.Fatal(err)
 		}
 	}

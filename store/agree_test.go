@@ -44,7 +44,8 @@ func randomRequest(r *rand.Rand, metrics []string, minT, maxT int64) *storepb.Se
 		), ResponseBatchSize: []int64{0, 1, 7, 64, 1 << 40}[r.IntN(5)],
 		MaxResolutionWindow: []int64{0, 300_000, 3_600_000, math.MaxInt64}[r.IntN(4)],
 		SkipChunks:          r.IntN(6) == 0,
-		Aggregates:          [][]storepb.Aggr{nil, {storepb.Aggr_COUNT, storepb.Aggr_SUM}, {storepb.Aggr_COUNTER}, {storepb.Aggr_RAW}}[r.IntN(4)],
+		Aggregates: [][]storepb.Aggr{nil, {storepb.Aggr_COUNT, storepb.Aggr_SUM},
+			{storepb.Aggr_COUNTER}, {storepb.Aggr_RAW}}[r.IntN(4)],
 	}
 	req.MaxTime = req.MinTime + r.Int64N(maxT-minT)
 	if r.IntN(4) == 0 {

@@ -49,7 +49,8 @@ func seriesAsk(name string, req *storepb.SeriesRequest) ask {
 			}
 			var all []byte
 			for _, s := range a.series {
-				if all, err = (proto.MarshalOptions{Deterministic: true}).MarshalAppend(append(all, '\n'), s); err != nil {
+				if all, err = (proto.MarshalOptions{Deterministic: true}).
+					MarshalAppend(append(all, '\n'), s); err != nil {
 					return "", err
 				}
 			}
@@ -340,8 +341,10 @@ func forgetHeaders(p *patient) {
 }
 
 var readKinds = []faultstore.Kind{
-	faultstore.ServerError, faultstore.SlowDown, faultstore.Timeout, faultstore.SlowFirstByte, faultstore.Reset, faultstore.AccessDenied, faultstore.Vanished,
-	faultstore.StalledBody, faultstore.TruncatedBody, faultstore.ShortBody, faultstore.LongBody, faultstore.FlippedBit,
+	faultstore.ServerError, faultstore.SlowDown, faultstore.Timeout, faultstore.SlowFirstByte,
+	faultstore.Reset, faultstore.AccessDenied, faultstore.Vanished,
+	faultstore.StalledBody, faultstore.TruncatedBody, faultstore.ShortBody, faultstore.LongBody,
+	faultstore.FlippedBit,
 }
 
 func phases() []phase {
@@ -367,11 +370,15 @@ func phases() []phase {
 		},
 		{
 			name: "postings", kinds: readKinds,
-			rule: func(p *patient, k faultstore.Kind) faultstore.Rule { return section(p, k, false) },
+			rule: func(p *patient, k faultstore.Kind) faultstore.Rule {
+				return section(p, k, false)
+			},
 		},
 		{
 			name: "series", kinds: readKinds,
-			rule: func(p *patient, k faultstore.Kind) faultstore.Rule { return section(p, k, true) },
+			rule: func(p *patient, k faultstore.Kind) faultstore.Rule {
+				return section(p, k, true)
+			},
 		},
 		{
 			name: "chunks", kinds: readKinds,
@@ -406,7 +413,8 @@ func TestBucketFaults(t *testing.T) {
 	for _, m := range metas {
 		damage(t, filepath.Join(bare, m.ULID.String(), "meta.json"), func(b []byte) []byte {
 			return []byte(
-				strings.NewReplacer(`"files":`, `"files.were":`, `"segment_files":`, `"segment_files.were":`).
+				strings.NewReplacer(`"files":`, `"files.were":`, `"segment_files":`,
+					`"segment_files.were":`).
 					Replace(string(b)),
 			)
 		})
@@ -528,9 +536,11 @@ func (p *patient) suffer(t *testing.T, ph *phase, k faultstore.Kind, seed uint64
 		case (hits == 0 || mended(k)) && out.right != 1:
 			t.Errorf("%s: %s was not answered", what, a.name)
 		// the flipped bit may not be needed
-		case hits > 0 && out.right == 1 && !mended(k) && !(p.retried && progresses(k)) && k != faultstore.FlippedBit:
+		case hits > 0 && out.right == 1 && !mended(k) && !(p.retried && progresses(k)) &&
+			k != faultstore.FlippedBit:
 			t.Errorf("%s: %s was answered although every read of what it needs fails", what, a.name)
-		case hits > most && (!p.retried || k == faultstore.AccessDenied || k == faultstore.Vanished):
+		case hits > most && (!p.retried || k == faultstore.AccessDenied ||
+			k == faultstore.Vanished):
 			t.Errorf("%s: %s: %d calls to the bucket failed", what, a.name, hits)
 		}
 	}

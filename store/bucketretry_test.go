@@ -17,8 +17,10 @@ import (
 func TestRetriesHideBucketFaults(t *testing.T) {
 	dir, metas := blocksOf(t, fewSeries(), 60_000)
 	kinds := []faultstore.Kind{
-		faultstore.ServerError, faultstore.SlowDown, faultstore.Timeout, faultstore.SlowFirstByte, faultstore.Reset,
-		faultstore.StalledBody, faultstore.TruncatedBody, faultstore.ShortBody, faultstore.ListingError,
+		faultstore.ServerError, faultstore.SlowDown, faultstore.Timeout, faultstore.SlowFirstByte,
+		faultstore.Reset,
+		faultstore.StalledBody, faultstore.TruncatedBody, faultstore.ShortBody,
+		faultstore.ListingError,
 	}
 	rounds := 40
 	if testing.Short() {

@@ -100,7 +100,9 @@ func TestBucketFaultsDuringASync(t *testing.T) {
 						before := p.faults.Total()
 						err = p.Catalog.Sync(ctx)
 						listed := !slices.Contains(p.served(), third)
-						if broken := p.faults.Total() > before && (k < faultstore.Vanished && !mended(k) || k == faultstore.ListingError); broken &&
+						if broken := p.faults.Total() > before &&
+							(k < faultstore.Vanished && !mended(k) ||
+								k == faultstore.ListingError); broken &&
 							(listed || err == nil) {
 							t.Errorf("%s at %d: a listing that broke took a block away, error %v",
 								k, at, err)

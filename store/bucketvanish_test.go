@@ -56,7 +56,8 @@ func TestABlockThatIsListedIsNotGone(t *testing.T) {
 			switch {
 			case err == nil && got != p.want[i]:
 				t.Errorf("%s: a wrong answer of %d bytes", a.name, len(got))
-			case err != nil && (status.Code(err) != a.code || !strings.Contains(err.Error(), denied.String())):
+			case err != nil &&
+				(status.Code(err) != a.code || !strings.Contains(err.Error(), denied.String())):
 				t.Errorf("%s: got %v, want %s for block %s", a.name, err, a.code, denied)
 			}
 		}
@@ -91,19 +92,24 @@ func TestABlockVanishesWhileTheBucketFails(t *testing.T) {
 				var left []string // the answers of the remaining blocks
 				if !replaced {
 					rest := t.TempDir()
-					if err := os.CopyFS(filepath.Join(rest, metas[1].ULID.String()), os.DirFS(filepath.Join(dir, metas[1].ULID.String()))); err != nil {
+					if err := os.CopyFS(filepath.Join(rest, metas[1].ULID.String()),
+						os.DirFS(filepath.Join(dir, metas[1].ULID.String()))); err != nil {
 						t.Fatal(err)
 					}
 					synctest.Test(
 						t,
-						func(t *testing.T) { left = startPatient(t, rest, metas, gatewayOptions{}).want },
+						func(t *testing.T) {
+							left = startPatient(t, rest, metas, gatewayOptions{}).want
+						},
 					)
 				}
 				synctest.Test(t, func(t *testing.T) {
 					p := startPatient(t, dir, metas, cold())
 					if replaced {
 						left = p.want
-						if err := become(dir, old, replacement, func(meta []byte) []byte { return meta }); err != nil {
+						if err := become(dir, old, replacement, func(meta []byte) []byte {
+							return meta
+						}); err != nil {
 							t.Fatal(err)
 						}
 					} else if err := os.RemoveAll(filepath.Join(dir, old.String())); err != nil {
@@ -124,10 +130,12 @@ func TestABlockVanishesWhileTheBucketFails(t *testing.T) {
 							t.Errorf("%s: a wrong answer of %d bytes", a.name, len(got))
 						case err == nil && got != before && !known:
 							t.Errorf(
-								"%s: answered without a block of which nobody knows what became of it",
+								"%s: answered without a block whose state is unknown",
 								a.name,
 							)
-						case err != nil && (status.Code(err) != a.code || !strings.Contains(err.Error(), old.String())):
+						case err != nil &&
+							(status.Code(err) != a.code ||
+								!strings.Contains(err.Error(), old.String())):
 							t.Errorf("%s: got %v, want %s for block %s", a.name, err, a.code, old)
 						}
 					}
@@ -146,8 +154,10 @@ func TestABlockVanishesWhileTheBucketFails(t *testing.T) {
 					}
 					// No request reads the old block any more.
 					p.faults.Set(faultstore.Rule{
-						Kind:  faultstore.ServerError,
-						Match: func(_, name string) bool { return strings.HasPrefix(name, old.String()) },
+						Kind: faultstore.ServerError,
+						Match: func(_, name string) bool {
+							return strings.HasPrefix(name, old.String())
+						},
 					})
 					before := p.faults.Total()
 					for i := range p.asks {
@@ -199,7 +209,9 @@ func TestABlockVanishesWhileItsFolderIsListed(t *testing.T) {
 			return retrying(racing)
 		}
 		p := startPatient(t, dir, metas, opts)
-		if err := become(dir, old, replacement, func(meta []byte) []byte { return meta }); err != nil {
+		if err := become(dir, old, replacement, func(meta []byte) []byte {
+			return meta
+		}); err != nil {
 			t.Fatal(err)
 		}
 		for i, a := range p.asks {
@@ -233,7 +245,9 @@ func TestABlockVanishesBetweenFrames(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				faults := faultstore.New(1)
 				opts := gatewayOptions{chunkBytes: -1, indexBytes: -1}
-				opts.wrap = func(b objstore.Bucket) objstore.Bucket { return faultstore.Wrap(b, faults) }
+				opts.wrap = func(b objstore.Bucket) objstore.Bucket {
+					return faultstore.Wrap(b, faults)
+				}
 				g := startGateway(t, dir, opts)
 				t.Cleanup(g.Catalog.Close)
 				req := wholeMetric(64)
@@ -259,7 +273,8 @@ func TestABlockVanishesBetweenFrames(t *testing.T) {
 				switch {
 				case name == "no fault" && err != nil:
 					t.Errorf("got %v", err)
-				case name != "no fault" && (status.Code(err) != codes.Aborted || !strings.Contains(err.Error(), old.String())):
+				case name != "no fault" && (status.Code(err) != codes.Aborted ||
+					!strings.Contains(err.Error(), old.String())):
 					t.Errorf("got %v, want Aborted with the block's name", err)
 				case a.frames == 0:
 					t.Error("the block was deleted before the first frame")

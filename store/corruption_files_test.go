@@ -147,29 +147,58 @@ func TestAbsurdMetas(t *testing.T) {
 		hides   bool // the block is not served, and it is counted
 		refused bool // the block exceeds a bound, but is not damaged
 	}{
-		"series without end": {edit: func(m map[string]any) { m["stats"].(map[string]any)["numSeries"] = uint64(1 << 63) }},
-		"one series":         {edit: func(m map[string]any) { m["stats"].(map[string]any)["numSeries"] = 1 }},
-		"chunks without end": {edit: func(m map[string]any) { m["stats"].(map[string]any)["numChunks"] = uint64(1 << 63) }},
+		"series without end": {edit: func(m map[string]any) {
+			m["stats"].(map[string]any)["numSeries"] = uint64(1 << 63)
+		}},
+		"one series": {edit: func(m map[string]any) {
+			m["stats"].(map[string]any)["numSeries"] = 1
+		}},
+		"chunks without end": {edit: func(m map[string]any) {
+			m["stats"].(map[string]any)["numChunks"] = uint64(1 << 63)
+		}},
 		"huge series": {edit: func(m map[string]any) {
-			thanos(m)["index_stats"] = map[string]any{"series_max_size": int64(1 << 62), "chunk_max_size": int64(1 << 62)}
+			thanos(m)["index_stats"] = map[string]any{"series_max_size": int64(1 << 62),
+				"chunk_max_size": int64(1 << 62)}
 		}},
 		"tiny series": {edit: func(m map[string]any) {
 			thanos(m)["index_stats"] = map[string]any{"series_max_size": 1, "chunk_max_size": 1}
 		}},
-		"all time":                  {edit: func(m map[string]any) { m["minTime"], m["maxTime"] = int64(-1<<63), int64(1<<63-1) }},
-		"an index of 8 EiB":         {edit: func(m map[string]any) { file(m, "index", 1<<63-1) }},
-		"an index of 60 bytes":      {edit: func(m map[string]any) { file(m, "index", 60) }},
-		"chunks of 8 EiB":           {edit: func(m map[string]any) { file(m, "chunks/000001", 1<<63-1) }},
-		"chunks of 10 bytes":        {edit: func(m map[string]any) { file(m, "chunks/000001", 10) }},
-		"a million sources":         {edit: func(m map[string]any) { m["compaction"].(map[string]any)["sources"] = sources }},
-		"one instant":               {edit: func(m map[string]any) { m["minTime"], m["maxTime"] = 5, 5 }},
-		"no time":                   {edit: func(m map[string]any) { delete(m, "maxTime") }, hides: true},
-		"time backwards":            {edit: func(m map[string]any) { m["minTime"], m["maxTime"] = 1<<50, -1<<50 }, hides: true},
-		"the name of another":       {edit: func(m map[string]any) { m["ulid"] = metas[1].ULID.String() }, hides: true},
-		"another version":           {edit: func(m map[string]any) { m["version"] = 2 }, hides: true},
+		"all time": {edit: func(m map[string]any) {
+			m["minTime"], m["maxTime"] = int64(-1<<63), int64(1<<63-1)
+		}},
+		"an index of 8 EiB":    {edit: func(m map[string]any) { file(m, "index", 1<<63-1) }},
+		"an index of 60 bytes": {edit: func(m map[string]any) { file(m, "index", 60) }},
+		"chunks of 8 EiB": {edit: func(m map[string]any) {
+			file(m, "chunks/000001", 1<<63-1)
+		}},
+		"chunks of 10 bytes": {edit: func(m map[string]any) {
+			file(m, "chunks/000001", 10)
+		}},
+		"a million sources": {edit: func(m map[string]any) {
+			m["compaction"].(map[string]any)["sources"] = sources
+		}},
+		"one instant": {edit: func(m map[string]any) {
+			m["minTime"], m["maxTime"] = 5, 5
+		}},
+		"no time": {edit: func(m map[string]any) {
+			delete(m, "maxTime")
+		}, hides: true},
+		"time backwards": {edit: func(m map[string]any) {
+			m["minTime"], m["maxTime"] = 1<<50, -1<<50
+		}, hides: true},
+		"the name of another": {edit: func(m map[string]any) {
+			m["ulid"] = metas[1].ULID.String()
+		}, hides: true},
+		"another version": {edit: func(m map[string]any) {
+			m["version"] = 2
+		}, hides: true},
 		"an index of negative size": {edit: func(m map[string]any) { file(m, "index", -1) }},
-		"chunks of negative size":   {edit: func(m map[string]any) { file(m, "chunks/000001", -1) }},
-		"a strange resolution":      {edit: func(m map[string]any) { thanos(m)["downsample"] = map[string]any{"resolution": 7} }, hides: true},
+		"chunks of negative size": {edit: func(m map[string]any) {
+			file(m, "chunks/000001", -1)
+		}},
+		"a strange resolution": {edit: func(m map[string]any) {
+			thanos(m)["downsample"] = map[string]any{"resolution": 7}
+		}, hides: true},
 		"more than larder reads": {edit: func(m map[string]any) {
 			m["padding"] = strings.Repeat("x", 17<<20)
 		}, hides: true, refused: true},
@@ -198,7 +227,8 @@ func TestAbsurdMetas(t *testing.T) {
 				got.compare(t, want, bad)
 				return
 			}
-			if states := values(t, g.reg, "thanos_blocks_meta_synced"); states["thanos_blocks_meta_synced corrupted-meta-json"] != 1 {
+			states := values(t, g.reg, "thanos_blocks_meta_synced")
+			if states["thanos_blocks_meta_synced corrupted-meta-json"] != 1 {
 				t.Errorf("states of blocks: %v", states)
 			}
 			if _, failed := g.corruptions(t); (failed == 0) != tc.refused {
@@ -236,7 +266,8 @@ func TestEveryByteOfAMeta(t *testing.T) {
 	ctx := context.Background()
 	beside := func(t *testing.T, g *gateway) []string {
 		req := &storepb.SeriesRequest{
-			MaxTime: 1 << 50, MaxResolutionWindow: 300_000, Hints: onlyBlock(t, metas[1].ULID), Aggregates: []storepb.Aggr{storepb.Aggr_SUM},
+			MaxTime: 1 << 50, MaxResolutionWindow: 300_000, Hints: onlyBlock(t, metas[1].ULID),
+			Aggregates: []storepb.Aggr{storepb.Aggr_SUM},
 			Matchers: []*storepb.LabelMatcher{
 				{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: ".+"},
 			},
@@ -257,7 +288,10 @@ func TestEveryByteOfAMeta(t *testing.T) {
 			start := func(times int) *gateway {
 				lying := &lyingBucket{}
 				opts := smallGateway()
-				opts.wrap = func(b objstore.Bucket) objstore.Bucket { lying.Bucket = b; return lying }
+				opts.wrap = func(b objstore.Bucket) objstore.Bucket {
+					lying.Bucket = b
+					return lying
+				}
 				lying.lie(name, int64(off), flip, times)
 				return startGateway(t, dir, opts)
 			}

@@ -123,7 +123,8 @@ func smallBlocks(t testing.TB) (dir string, metas []*dataset.Meta) {
 		Native:    true,
 	}.Series(3)
 	raw := dataset.Block{
-		MinTime: dataset.Epoch, MaxTime: dataset.Epoch + 2_400_000, Labels: labels.FromStrings("cluster", "raw"), Series: series,
+		MinTime: dataset.Epoch, MaxTime: dataset.Epoch + 2_400_000,
+		Labels: labels.FromStrings("cluster", "raw"), Series: series,
 		Interval: 240_000, SamplesPerChunk: 6,
 	}
 	raw.ID[0], raw.ID[15] = 1, 1
@@ -175,7 +176,8 @@ func (g *gateway) ask(t testing.TB) everything {
 		var b []byte
 		for _, m := range m {
 			var merr error
-			if b, merr = (proto.MarshalOptions{Deterministic: true}).MarshalAppend(b, m); merr != nil {
+			if b, merr = (proto.MarshalOptions{Deterministic: true}).
+				MarshalAppend(b, m); merr != nil {
 				t.Fatal(merr)
 			}
 			b = append(b, '|')
@@ -187,8 +189,10 @@ func (g *gateway) ask(t testing.TB) everything {
 		"some":   {Type: storepb.LabelMatcher_RE, Name: "pod", Value: "checkout-.*"},
 	} {
 		a, err := g.query(ctx, &storepb.SeriesRequest{
-			MaxTime: 1 << 50, MaxResolutionWindow: 300_000, Matchers: []*storepb.LabelMatcher{m}, ResponseBatchSize: 16,
-			Aggregates: []storepb.Aggr{storepb.Aggr_COUNT, storepb.Aggr_SUM, storepb.Aggr_COUNTER},
+			MaxTime: 1 << 50, MaxResolutionWindow: 300_000, Matchers: []*storepb.LabelMatcher{m},
+			ResponseBatchSize: 16,
+			Aggregates: []storepb.Aggr{storepb.Aggr_COUNT, storepb.Aggr_SUM,
+				storepb.Aggr_COUNTER},
 		})
 		var series []proto.Message
 		if err == nil {
@@ -201,7 +205,9 @@ func (g *gateway) ask(t testing.TB) everything {
 	names, err := g.client.LabelNames(ctx, &storepb.LabelNamesRequest{End: 1 << 50})
 	put("names", err, codes.Internal, names)
 	values, err := g.client.LabelValues(ctx, &storepb.LabelValuesRequest{
-		End: 1 << 50, Label: "__name__", Matchers: []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".+"}},
+		End: 1 << 50, Label: "__name__",
+		Matchers: []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "pod",
+			Value: ".+"}},
 	})
 	put("values", err, codes.Internal, values)
 	return out
@@ -272,7 +278,10 @@ func TestEveryByteOfABlock(t *testing.T) {
 				ok := t.Run(fmt.Sprint("byte ", off), func(t *testing.T) {
 					lying := &lyingBucket{}
 					opts := smallGateway()
-					opts.wrap = func(b objstore.Bucket) objstore.Bucket { lying.Bucket = b; return lying }
+					opts.wrap = func(b objstore.Bucket) objstore.Bucket {
+						lying.Bucket = b
+						return lying
+					}
 					opts.remote, opts.dataDir = bytecachetest.NewRemote(), t.TempDir()
 					lying.lie(name, int64(off), byte(1)<<rnd.IntN(8), -1)
 					g := startGateway(t, dir, opts)
@@ -332,10 +341,14 @@ func TestEveryByteIsReadAgain(t *testing.T) {
 					ok := t.Run(fmt.Sprint("byte ", off), func(t *testing.T) {
 						lying := &lyingBucket{}
 						opts := smallGateway()
-						opts.wrap = func(b objstore.Bucket) objstore.Bucket { lying.Bucket = b; return lying }
+						opts.wrap = func(b objstore.Bucket) objstore.Bucket {
+							lying.Bucket = b
+							return lying
+						}
 						g := startGateway(t, dir, opts)
 						if header {
-							if _, err := g.client.LabelNames(context.Background(), &storepb.LabelNamesRequest{End: 1 << 50}); err != nil {
+							if _, err := g.client.LabelNames(context.Background(),
+								&storepb.LabelNamesRequest{End: 1 << 50}); err != nil {
 								t.Fatal(err)
 							}
 						}

@@ -113,7 +113,8 @@ func TestEncoderOrdersAndRemovesRepeats(t *testing.T) {
 			[]testChunk{rawChunk(0, 5, 9, "b"), rawChunk(0, 0, 20, "a"), rawChunk(0, 0, 9, "c")},
 			[]string{"[0, 9] RAW=c", "[0, 20] RAW=a", "[5, 9] RAW=b"}},
 		{"replicas", []int64{0, 0}, nil, 2,
-			[]testChunk{rawChunk(0, 0, 9, "a"), rawChunk(0, 10, 19, "b"), rawChunk(1, 0, 9, "a"), rawChunk(1, 10, 19, "B")},
+			[]testChunk{rawChunk(0, 0, 9, "a"), rawChunk(0, 10, 19, "b"), rawChunk(1, 0, 9, "a"),
+				rawChunk(1, 10, 19, "B")},
 			[]string{"[0, 9] RAW=a", "[10, 19] RAW=b", "[10, 19] RAW=B"}},
 		{"equal data at other times stays", []int64{0, 0}, nil, 1,
 			[]testChunk{rawChunk(0, 0, 9, "a"), rawChunk(1, 0, 8, "a")},
@@ -121,23 +122,32 @@ func TestEncoderOrdersAndRemovesRepeats(t *testing.T) {
 		{"three times in one block", []int64{0}, nil, 1,
 			[]testChunk{rawChunk(0, 0, 9, "a"), rawChunk(0, 0, 9, "a"), rawChunk(0, 0, 9, "a")},
 			[]string{"[0, 9] RAW=a"}},
-		{"repeats in other blocks, whatever their resolution", []int64{0, 300_000, 300_000, 0}, nil, 1,
-			[]testChunk{rawChunk(0, 0, 9, "a"), rawChunk(1, 0, 9, "a"), rawChunk(2, 0, 9, "a"), rawChunk(3, 0, 9, "a")},
+		{"repeats in other blocks, whatever their resolution", []int64{0, 300_000, 300_000, 0}, nil,
+			1,
+			[]testChunk{rawChunk(0, 0, 9, "a"), rawChunk(1, 0, 9, "a"), rawChunk(2, 0, 9, "a"),
+				rawChunk(3, 0, 9, "a")},
 			[]string{"[0, 9] RAW=a"}},
 		{"identical aggregates once", []int64{300_000, 300_000}, all, 1,
-			[]testChunk{aggrChunk(0, 0, 9, "n", "s", "l", "h", "c"), aggrChunk(1, 0, 9, "n", "s", "l", "h", "c")},
+			[]testChunk{aggrChunk(0, 0, 9, "n", "s", "l", "h", "c"),
+				aggrChunk(1, 0, 9, "n", "s", "l", "h", "c")},
 			[]string{"[0, 9] COUNT=n SUM=s MIN=l MAX=h COUNTER=c"}},
 		{"aggregates that differ in one part", []int64{300_000, 300_000}, all, 1,
-			[]testChunk{aggrChunk(0, 0, 9, "n", "s", "l", "h", "c"), aggrChunk(1, 0, 9, "n", "s", "l", "h", "d")},
-			[]string{"[0, 9] COUNT=n SUM=s MIN=l MAX=h COUNTER=d", "[0, 9] COUNT=n SUM=s MIN=l MAX=h COUNTER=c"}},
-		{"only what is asked for is compared", []int64{300_000, 300_000}, []storepb.Aggr{storepb.Aggr_SUM}, 1,
-			[]testChunk{aggrChunk(0, 0, 9, "n", "s", "l", "h", "c"), aggrChunk(1, 0, 9, "m", "s", "l", "h", "d")},
+			[]testChunk{aggrChunk(0, 0, 9, "n", "s", "l", "h", "c"),
+				aggrChunk(1, 0, 9, "n", "s", "l", "h", "d")},
+			[]string{"[0, 9] COUNT=n SUM=s MIN=l MAX=h COUNTER=d",
+				"[0, 9] COUNT=n SUM=s MIN=l MAX=h COUNTER=c"}},
+		{"only what is asked for is compared", []int64{300_000, 300_000},
+			[]storepb.Aggr{storepb.Aggr_SUM}, 1,
+			[]testChunk{aggrChunk(0, 0, 9, "n", "s", "l", "h", "c"),
+				aggrChunk(1, 0, 9, "m", "s", "l", "h", "d")},
 			[]string{"[0, 9] SUM=s"}},
 		{"raw beside chunks without parts, ascending", []int64{300_000, 0}, nil, 1,
 			[]testChunk{aggrChunk(0, 0, 9, "n", "s", "l", "h", "c"), rawChunk(1, 10, 19, "r")},
 			[]string{"[10, 19] RAW=r"}},
-		{"none has parts: the first series stands", []int64{300_000, 300_000}, []storepb.Aggr{storepb.Aggr_RAW}, 2,
-			[]testChunk{aggrChunk(0, 0, 9, "n", "s"), aggrChunk(0, 10, 19, "n", "s"), aggrChunk(1, 20, 29, "n", "s")},
+		{"none has parts: the first series stands", []int64{300_000, 300_000},
+			[]storepb.Aggr{storepb.Aggr_RAW}, 2,
+			[]testChunk{aggrChunk(0, 0, 9, "n", "s"), aggrChunk(0, 10, 19, "n", "s"),
+				aggrChunk(1, 20, 29, "n", "s")},
 			[]string{"[0, 9]", "[10, 19]"}},
 		{"blocks one after the other", []int64{0, 0}, nil, 1,
 			[]testChunk{rawChunk(0, 0, 9, "a"), rawChunk(1, 10, 19, "b")},
@@ -175,7 +185,8 @@ func TestEncoderAgainstThePlainRule(t *testing.T) {
 			if source := r.IntN(4); source < 2 || r.IntN(3) == 0 {
 				chunks = append(chunks, rawChunk(source, minT, minT+1, data))
 			} else {
-				chunks = append(chunks, aggrChunk(source, minT, minT+1, data, "", "", "", fmt.Sprint(r.IntN(2)+7)))
+				chunks = append(chunks, aggrChunk(source, minT, minT+1, data, "", "", "",
+					fmt.Sprint(r.IntN(2)+7)))
 			}
 		}
 		type plain struct {
@@ -195,7 +206,8 @@ func TestEncoderAgainstThePlainRule(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				p.parts[1], p.parts[2] = subs[tsdbfmt.AggrCount].Data, subs[tsdbfmt.AggrCounter].Data
+				p.parts[1], p.parts[2] = subs[tsdbfmt.AggrCount].Data,
+					subs[tsdbfmt.AggrCounter].Data
 				p.text = fmt.Sprintf("[%d, %d] COUNT=%s COUNTER=%s",
 					c.minT, c.maxT, p.parts[1], p.parts[2])
 			} else {
@@ -239,7 +251,8 @@ func TestEncoderAllocatesNothing(t *testing.T) {
 	e := newEncoder(testSources(0, 0), nil, func(err error) { t.Error(err) })
 	w := &window{}
 	w.reset(2)
-	for i, c := range []testChunk{rawChunk(0, 0, 9, "a"), rawChunk(0, 10, 19, "b"), rawChunk(1, 0, 9, "a"), rawChunk(1, 10, 19, "c")} {
+	for i, c := range []testChunk{rawChunk(0, 0, 9, "a"), rawChunk(0, 10, 19, "b"),
+		rawChunk(1, 0, 9, "a"), rawChunk(1, 10, 19, "c")} {
 		b := &w.batches[c.source]
 		w.chunks = append(w.chunks, windowChunk{
 			source:  int32(c.source),

@@ -105,7 +105,8 @@ func TestRequestsHoldWhatTheyReserve(t *testing.T) {
 	for _, l := range []dataset.Layout{
 		dataset.WholeMetric("dense", 1, series, 120_000), dataset.ManyValues("values", 2, series),
 	} {
-		if _, err := l.Write(context.Background(), filepath.Join(dir, "bucket"), dataset.WriteOptions{}); err != nil {
+		if _, err := l.Write(context.Background(), filepath.Join(dir, "bucket"),
+			dataset.WriteOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -119,7 +120,9 @@ func TestRequestsHoldWhatTheyReserve(t *testing.T) {
 			t.Errorf("%s: a request held %d bytes of %d that it had reserved", name, held, reserved)
 		}
 	}
-	is := func(name, value string) *storepb.LabelMatcher { return &storepb.LabelMatcher{Name: name, Value: value} }
+	is := func(name, value string) *storepb.LabelMatcher {
+		return &storepb.LabelMatcher{Name: name, Value: value}
+	}
 	f("all of a metric", 64, series/64/20, is("__name__", dataset.WholeMetricName))
 	f("all of a metric, in large frames", 100_000, 2, is("__name__", dataset.WholeMetricName))
 	f("one in ten", 64, series/640/10, is("__name__", dataset.WholeMetricName),

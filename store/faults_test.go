@@ -90,7 +90,9 @@ func TestADamagedBlockDoesNotAffectOthers(t *testing.T) {
 		{"index cut short", "index", func(b []byte) []byte { return b[:len(b)/2] }, "index"},
 		{"index missing", "index", nil, "index"},
 		{"chunk record", "chunks/000001", flip(func(n int) int { return n / 2 }), "chunks/000001"},
-		{"chunk file cut short", "chunks/000001", func(b []byte) []byte { return b[:len(b)/2] }, "chunks/000001"},
+		{"chunk file cut short", "chunks/000001", func(b []byte) []byte {
+			return b[:len(b)/2]
+		}, "chunks/000001"},
 		{"chunk file missing", "chunks/000001", nil, "chunks/000001"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -209,7 +211,8 @@ func TestAReplacedBlockIsPlannedAgain(t *testing.T) {
 	old := metas[0].ULID
 	replacement := old
 	replacement[15] ^= 0x55
-	if err := os.Rename(filepath.Join(dir, old.String()), filepath.Join(dir, replacement.String())); err != nil {
+	if err := os.Rename(filepath.Join(dir, old.String()),
+		filepath.Join(dir, replacement.String())); err != nil {
 		t.Fatal(err)
 	}
 	damage(t, filepath.Join(dir, replacement.String(), "meta.json"), func(b []byte) []byte {
@@ -261,8 +264,10 @@ func TestBadRequests(t *testing.T) {
 	}
 	hintRegex.Hints = h
 	for name, req := range map[string]*storepb.SeriesRequest{
-		"regex": regex, "hints": hints, "matcher type": matcher, "garbage as hints": garbage, "regex in hints": hintRegex,
-		"a shard too far": shard(3, 3), "a negative shard": shard(-1, 3), "a shard far away": shard(math.MaxInt64, 1),
+		"regex": regex, "hints": hints, "matcher type": matcher, "garbage as hints": garbage,
+		"regex in hints":  hintRegex,
+		"a shard too far": shard(3, 3), "a negative shard": shard(-1, 3),
+		"a shard far away":  shard(math.MaxInt64, 1),
 		"too many matchers": many, "repetitions": repeats, "nested too deep": nested,
 	} {
 		_, err := g.query(context.Background(), req)
@@ -277,21 +282,39 @@ func TestBadRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, edit := range map[string]func(r *storepb.SeriesRequest){
-		"all time":            func(r *storepb.SeriesRequest) { r.MinTime, r.MaxTime = math.MinInt64, math.MaxInt64 },
-		"no shards":           func(r *storepb.SeriesRequest) { r.ShardInfo = &storepb.ShardInfo{ShardIndex: 5, TotalShards: -7} },
-		"negative limit":      func(r *storepb.SeriesRequest) { r.Limit = math.MinInt64 },
-		"endless limit":       func(r *storepb.SeriesRequest) { r.Limit = math.MaxInt64 },
-		"negative batch":      func(r *storepb.SeriesRequest) { r.ResponseBatchSize = math.MinInt64 },
-		"negative resolution": func(r *storepb.SeriesRequest) { r.MaxResolutionWindow = math.MinInt64 },
-		"endless resolution":  func(r *storepb.SeriesRequest) { r.MaxResolutionWindow = math.MaxInt64 },
-		"negative step":       func(r *storepb.SeriesRequest) { r.Step, r.Range = math.MinInt64, math.MinInt64 },
-		"a nameless label":    func(r *storepb.SeriesRequest) { r.WithoutReplicaLabels = []string{"", "none"} },
-		"a text that looks repeated": func(r *storepb.SeriesRequest) {
-			r.Matchers = append(r.Matchers, &storepb.LabelMatcher{Type: storepb.LabelMatcher_NEQ, Name: "pod", Value: strings.Repeat("x{1000}", 60)})
+		"all time": func(r *storepb.SeriesRequest) {
+			r.MinTime, r.MaxTime = math.MinInt64, math.MaxInt64
 		},
-		"an empty name": func(r *storepb.SeriesRequest) { r.Matchers = append(r.Matchers, &storepb.LabelMatcher{}) },
+		"no shards": func(r *storepb.SeriesRequest) {
+			r.ShardInfo = &storepb.ShardInfo{ShardIndex: 5, TotalShards: -7}
+		},
+		"negative limit": func(r *storepb.SeriesRequest) { r.Limit = math.MinInt64 },
+		"endless limit":  func(r *storepb.SeriesRequest) { r.Limit = math.MaxInt64 },
+		"negative batch": func(r *storepb.SeriesRequest) {
+			r.ResponseBatchSize = math.MinInt64
+		},
+		"negative resolution": func(r *storepb.SeriesRequest) {
+			r.MaxResolutionWindow = math.MinInt64
+		},
+		"endless resolution": func(r *storepb.SeriesRequest) {
+			r.MaxResolutionWindow = math.MaxInt64
+		},
+		"negative step": func(r *storepb.SeriesRequest) {
+			r.Step, r.Range = math.MinInt64, math.MinInt64
+		},
+		"a nameless label": func(r *storepb.SeriesRequest) {
+			r.WithoutReplicaLabels = []string{"", "none"}
+		},
+		"a text that looks repeated": func(r *storepb.SeriesRequest) {
+			r.Matchers = append(r.Matchers, &storepb.LabelMatcher{Type: storepb.LabelMatcher_NEQ,
+				Name: "pod", Value: strings.Repeat("x{1000}", 60)})
+		},
+		"an empty name": func(r *storepb.SeriesRequest) {
+			r.Matchers = append(r.Matchers, &storepb.LabelMatcher{})
+		},
 		"one matcher 10,000 times": func(r *storepb.SeriesRequest) {
-			r.Matchers = slices.Concat(r.Matchers, slices.Repeat([]*storepb.LabelMatcher{re(".*")}, 9_999))
+			r.Matchers = slices.Concat(r.Matchers, slices.Repeat([]*storepb.LabelMatcher{re(".*")},
+				9_999))
 		},
 	} {
 		req := wholeMetric(0)

@@ -78,7 +78,8 @@ func TestIndexFormats(t *testing.T) {
 // with the labels of the series.
 func TestLabelCallsAgreeWithSeries(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := dataset.Demo(3, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)).Write(context.Background(), dir, dataset.WriteOptions{}); err != nil {
+	if _, err := dataset.Demo(3, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)).
+		Write(context.Background(), dir, dataset.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	g := startGateway(t, dir, gatewayOptions{})
@@ -94,13 +95,15 @@ func TestLabelCallsAgreeWithSeries(t *testing.T) {
 		want := map[string]map[string]bool{}
 		// Raw samples only, because Series chooses blocks by resolution, but label calls do not.
 		a, err := g.query(context.Background(), &storepb.SeriesRequest{
-			MinTime: view.MinTime, MaxTime: view.MaxTime, SkipChunks: true, Matchers: []*storepb.LabelMatcher{matcher}, MaxResolutionWindow: 3_600_000,
+			MinTime: view.MinTime, MaxTime: view.MaxTime, SkipChunks: true,
+			Matchers: []*storepb.LabelMatcher{matcher}, MaxResolutionWindow: 3_600_000,
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		raw, err := g.query(context.Background(), &storepb.SeriesRequest{
-			MinTime: view.MinTime, MaxTime: view.MaxTime, SkipChunks: true, Matchers: []*storepb.LabelMatcher{matcher},
+			MinTime: view.MinTime, MaxTime: view.MaxTime, SkipChunks: true,
+			Matchers: []*storepb.LabelMatcher{matcher},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -122,7 +125,8 @@ func TestLabelCallsAgreeWithSeries(t *testing.T) {
 		got := map[string]map[string]bool{}
 		for _, name := range names.Names {
 			values, err := g.client.LabelValues(context.Background(), &storepb.LabelValuesRequest{
-				Label: name, Start: view.MinTime, End: view.MaxTime, Matchers: []*storepb.LabelMatcher{matcher},
+				Label: name, Start: view.MinTime, End: view.MaxTime,
+				Matchers: []*storepb.LabelMatcher{matcher},
 			})
 			if err != nil {
 				t.Fatal(err)

@@ -106,7 +106,8 @@ func FuzzRequest(f *testing.F) {
 	seed(0, wholeMetric(4))
 	seed(0, &storepb.SeriesRequest{MaxTime: math.MaxInt64, Matchers: matchers})
 	seed(0, &storepb.SeriesRequest{
-		MinTime: math.MinInt64, MaxTime: math.MaxInt64, Matchers: matchers[1:], Limit: 3, SkipChunks: true, WithoutReplicaLabels: []string{"cluster", "pod"},
+		MinTime: math.MinInt64, MaxTime: math.MaxInt64, Matchers: matchers[1:], Limit: 3,
+		SkipChunks: true, WithoutReplicaLabels: []string{"cluster", "pod"},
 		ShardInfo: &storepb.ShardInfo{
 			ShardIndex:  1,
 			TotalShards: 2,
@@ -123,7 +124,9 @@ func FuzzRequest(f *testing.F) {
 			{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "(a{1000}){1000}"},
 		},
 	})
-	for _, expensive := range []string{strings.Repeat(`\pL`, 15_000), "(?i)" + strings.Repeat(`[\x{42}-\x{1e943}]`, 3000), strings.Repeat("[ab]", 8) + strings.Repeat("(c)", 10_000)} {
+	for _, expensive := range []string{strings.Repeat(`\pL`, 15_000),
+		"(?i)" + strings.Repeat(`[\x{42}-\x{1e943}]`, 3000),
+		strings.Repeat("[ab]", 8) + strings.Repeat("(c)", 10_000)} {
 		seed(0, &storepb.SeriesRequest{
 			MaxTime: math.MaxInt64,
 			Matchers: []*storepb.LabelMatcher{
@@ -160,7 +163,8 @@ func FuzzRequest(f *testing.F) {
 			return storepb.Codec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(wire)}, m) == nil
 		}
 		out := &collector{ctx: ctx, t: t}
-		series, names, values := &storepb.SeriesRequest{}, &storepb.LabelNamesRequest{}, &storepb.LabelValuesRequest{}
+		series, names, values := &storepb.SeriesRequest{}, &storepb.LabelNamesRequest{},
+			&storepb.LabelValuesRequest{}
 		switch {
 		case method%3 == 0 && decode(series):
 			err = g.Server.Series(series, out)
@@ -205,8 +209,10 @@ func matchesAll(t *testing.T, ms []*storepb.LabelMatcher, l labels.Labels) bool 
 	inner := false
 	for _, m := range ms {
 		pm, err := labels.NewMatcher(map[storepb.LabelMatcher_Type]labels.MatchType{
-			storepb.LabelMatcher_EQ: labels.MatchEqual, storepb.LabelMatcher_NEQ: labels.MatchNotEqual,
-			storepb.LabelMatcher_RE: labels.MatchRegexp, storepb.LabelMatcher_NRE: labels.MatchNotRegexp,
+			storepb.LabelMatcher_EQ:  labels.MatchEqual,
+			storepb.LabelMatcher_NEQ: labels.MatchNotEqual,
+			storepb.LabelMatcher_RE:  labels.MatchRegexp,
+			storepb.LabelMatcher_NRE: labels.MatchNotRegexp,
 		}[m.Type], m.Name, m.Value)
 		if err != nil {
 			t.Fatalf("%v was accepted: %v", m, err)

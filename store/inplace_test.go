@@ -135,7 +135,8 @@ func seriesTexts(a *answer) (out []string) {
 // pages, postings and series sets of the old one are cached in memory, on disk and in memcached.
 func TestABlockReplacedUnderItsName(t *testing.T) {
 	was := pods{"aaa", 50, 10}
-	for name, is := range map[string]pods{"same sizes": {"bbb", 50, 10}, "same sizes, other postings": {"aaa", 50, 30}, "other sizes": {"longer", 200, 10}} {
+	for name, is := range map[string]pods{"same sizes": {"bbb", 50, 10},
+		"same sizes, other postings": {"aaa", 50, 30}, "other sizes": {"longer", 200, 10}} {
 		t.Run(name, func(t *testing.T) {
 			dir, id := podsBlock(t, was)
 			from, _ := podsBlock(t, is)
@@ -166,7 +167,8 @@ func TestABlockReplacedUnderItsName(t *testing.T) {
 			}
 			g.Headers.Close()
 			g.Catalog.Close()
-			for what, opts := range map[string]gatewayOptions{"data directory": {dataDir: opts.dataDir}, "memcached": {remote: opts.remote}} {
+			for what, opts := range map[string]gatewayOptions{
+				"data directory": {dataDir: opts.dataDir}, "memcached": {remote: opts.remote}} {
 				opts.discovery = catalog.Recursive
 				if got, err := allOfABlock(t, startGateway(t, dir, opts)); err != nil ||
 					!slices.Equal(got, want) {
@@ -211,7 +213,8 @@ func TestABlockReplacedUnderARequest(t *testing.T) {
 					t.Fatal(err)
 				}
 				g := startGateway(t, dir, gatewayOptions{
-					discovery: catalog.Recursive, refreshEvery: time.Millisecond, chunkBytes: -1, pageSize: 1 << 10,
+					discovery: catalog.Recursive, refreshEvery: time.Millisecond, chunkBytes: -1,
+					pageSize: 1 << 10,
 					wrap: func(b objstore.Bucket) objstore.Bucket {
 						return &listedOnce{Bucket: b, folder: id + "/", then: func() {
 							if !bySync {

@@ -23,7 +23,8 @@ func TestABlockOfOneInstant(t *testing.T) {
 	for _, tc := range []struct {
 		minT, maxT int64
 		want       int
-	}{{0, 1 << 50, 3}, {at - 1, at, 3}, {at - 1, at + 1, 3}, {at, at, 0}, {at, at + 1, 0}, {0, at - 1, 0}} {
+	}{{0, 1 << 50, 3}, {at - 1, at, 3}, {at - 1, at + 1, 3}, {at, at, 0}, {at, at + 1, 0},
+		{0, at - 1, 0}} {
 		req := wholeMetric(1)
 		req.MinTime, req.MaxTime = tc.minT, tc.maxT
 		a, err := g.query(t.Context(), req)

@@ -23,7 +23,8 @@ func irregularRequest(r *rand.Rand) *storepb.SeriesRequest {
 	req := &storepb.SeriesRequest{
 		MinTime: r.Int64N(
 			8000,
-		), ResponseBatchSize: []int64{0, 1, 7, 64}[r.IntN(4)], SkipChunks: r.IntN(4) == 0, Matchers: irregularMatchers(r),
+		), ResponseBatchSize: []int64{0, 1, 7, 64}[r.IntN(4)], SkipChunks: r.IntN(4) == 0,
+		Matchers: irregularMatchers(r),
 	}
 	req.MaxTime = req.MinTime + r.Int64N(4000)
 	if r.IntN(2) == 0 {
@@ -63,7 +64,8 @@ func irregularMatchers(r *rand.Rand) []*storepb.LabelMatcher {
 		case r.IntN(6) == 0:
 			m.Value = ""
 		case m.Type == storepb.LabelMatcher_RE || m.Type == storepb.LabelMatcher_NRE:
-			m.Value = []string{v + "|" + storedValue(r, m.Name), "|" + v, v[:1] + ".*", ".+", ".*", "(" + v + ")?", "(?i)" + v}[r.IntN(7)]
+			m.Value = []string{v + "|" + storedValue(r, m.Name), "|" + v, v[:1] + ".*", ".+", ".*",
+				"(" + v + ")?", "(?i)" + v}[r.IntN(7)]
 		}
 		out = append(out, m)
 	}
@@ -104,7 +106,8 @@ func TestIrregularBlocks(t *testing.T) {
 			for _, x := range []struct {
 				name string
 				g    *gateway
-			}{{"cold", g}, {"warm", g}, {"kept", g}, {"without caches", uncached}, {"small caches", small}, {"small caches again", small}} {
+			}{{"cold", g}, {"warm", g}, {"kept", g}, {"without caches", uncached},
+				{"small caches", small}, {"small caches again", small}} {
 				sameAnswer(t, x.g, req, texts, seed, n, x.name)
 			}
 			other := proto.Clone(req).(*storepb.SeriesRequest)
@@ -120,7 +123,8 @@ func TestIrregularBlocks(t *testing.T) {
 		// Irregular blocks are remembered over restarts. Close waits until they are written.
 		g.Irregular.Close()
 		restarted := startGateway(t, dir, gatewayOptions{dataDir: kept})
-		if known, found := restarted.metric(t, "larder_blocks_irregular"), g.metric(t, "larder_blocks_irregular"); known != found ||
+		if known, found := restarted.metric(t, "larder_blocks_irregular"),
+			g.metric(t, "larder_blocks_irregular"); known != found ||
 			known < 2 {
 			t.Errorf("bucket %d: %v blocks are known as irregular after a restart, %v were found",
 				seed, known, found)
@@ -198,7 +202,8 @@ func sameLabels(
 			t.Fatalf("%v: got %q, want %q", names, gotNames.Names, want)
 		}
 		values := &storepb.LabelValuesRequest{
-			Label: label, Start: req.MinTime, End: req.MaxTime, Matchers: ms, WithoutReplicaLabels: req.WithoutReplicaLabels,
+			Label: label, Start: req.MinTime, End: req.MaxTime, Matchers: ms,
+			WithoutReplicaLabels: req.WithoutReplicaLabels,
 		}
 		gotValues, err := g.client.LabelValues(context.Background(), values)
 		if err != nil {
@@ -231,7 +236,9 @@ func TestIrregularBlocksInLittleMemory(t *testing.T) {
 		}
 		slices.SortFunc(
 			b.series,
-			func(x, y storedSeries) int { return labels.Compare(normal(x.labels), normal(y.labels)) },
+			func(x, y storedSeries) int {
+				return labels.Compare(normal(x.labels), normal(y.labels))
+			},
 		)
 		b.spoil(r, odd)
 		b.write(t, r, dir, false)

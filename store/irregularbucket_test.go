@@ -43,7 +43,8 @@ type storedChunk struct {
 
 // irregularity says in which ways the index of a block is irregular.
 type irregularity struct {
-	unorderedLabels, repeatedNames, emptyValues, unorderedSeries, repeatedSeries, unorderedChunks bool
+	unorderedLabels, repeatedNames, emptyValues, unorderedSeries, repeatedSeries,
+	unorderedChunks bool
 }
 
 var allIrregularities = irregularity{true, true, true, true, true, true}
@@ -93,7 +94,9 @@ func makeBlock(
 		seen[ls.String()] = true
 		s := storedSeries{chunks: makeChunks(r, ls)}
 		ls.Range(
-			func(l labels.Label) { s.labels = append(s.labels, rawindex.Label{Name: l.Name, Value: l.Value}) },
+			func(l labels.Label) {
+				s.labels = append(s.labels, rawindex.Label{Name: l.Name, Value: l.Value})
+			},
 		)
 		b.series = append(b.series, s)
 	}
@@ -141,7 +144,9 @@ func (b *storedBlock) spoil(r *rand.Rand, odd irregularity) {
 		}
 		slices.SortStableFunc(
 			b.series,
-			func(x, y storedSeries) int { return labels.Compare(normal(x.labels), normal(y.labels)) },
+			func(x, y storedSeries) int {
+				return labels.Compare(normal(x.labels), normal(y.labels))
+			},
 		)
 	}
 	for i := range b.series {
@@ -153,7 +158,8 @@ func (b *storedBlock) spoil(r *rand.Rand, odd irregularity) {
 		}
 		if odd.emptyValues && r.IntN(3) == 0 {
 			l := rawindex.Label{
-				Name: append([]string{"void", labels.MetricName}, storedNames...)[r.IntN(len(storedNames)+2)],
+				Name: append([]string{"void", labels.MetricName},
+					storedNames...)[r.IntN(len(storedNames)+2)],
 			}
 			s.labels = slices.Insert(s.labels, r.IntN(len(s.labels)+1), l)
 		}
@@ -223,7 +229,8 @@ func (b *storedBlock) write(t testing.TB, r *rand.Rand, bucket string, mixed boo
 		t.Fatal(err)
 	}
 	m := dataset.Meta{BlockMeta: tsdb.BlockMeta{
-		ULID: b.id, MinTime: b.from, MaxTime: b.to, Version: 1, Compaction: tsdb.BlockMetaCompaction{Level: 1, Sources: []ulid.ULID{b.id}},
+		ULID: b.id, MinTime: b.from, MaxTime: b.to, Version: 1,
+		Compaction: tsdb.BlockMetaCompaction{Level: 1, Sources: []ulid.ULID{b.id}},
 	}}
 	m.Thanos.Version, m.Thanos.Labels, m.Thanos.Source = 1, b.external.Map(), "receive"
 	data, err := json.Marshal(m)

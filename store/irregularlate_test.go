@@ -53,7 +53,9 @@ func bendIndex(
 		}
 		var s rawindex.Series
 		sb.Labels().
-			Range(func(l labels.Label) { s.Labels = append(s.Labels, rawindex.Label{Name: l.Name, Value: l.Value}) })
+			Range(func(l labels.Label) {
+				s.Labels = append(s.Labels, rawindex.Label{Name: l.Name, Value: l.Value})
+			})
 		for _, m := range metas {
 			s.Chunks = append(s.Chunks,
 				rawindex.Chunk{Ref: uint64(m.Ref), MinTime: m.MinTime, MaxTime: m.MaxTime})

@@ -141,7 +141,9 @@ func expect(blocks []*storedBlock, req *storepb.SeriesRequest) *answer {
 	for _, ls := range slices.SortedFunc(maps.Values(sets), labels.Compare) {
 		s := &storepb.Series{}
 		ls.Range(
-			func(l labels.Label) { s.Labels = append(s.Labels, &storepb.Label{Name: l.Name, Value: l.Value}) },
+			func(l labels.Label) {
+				s.Labels = append(s.Labels, &storepb.Label{Name: l.Name, Value: l.Value})
+			},
 		)
 		cs := merged[ls.String()]
 		slices.SortFunc(cs, chunkOrder)
@@ -150,7 +152,8 @@ func expect(blocks []*storedBlock, req *storepb.SeriesRequest) *answer {
 				continue
 			}
 			s.Chunks = append(s.Chunks, &storepb.AggrChunk{
-				MinTime: c.from, MaxTime: c.to, Raw: &storepb.Chunk{Data: c.data, Hash: xxhash.Sum64(c.data)},
+				MinTime: c.from, MaxTime: c.to,
+				Raw: &storepb.Chunk{Data: c.data, Hash: xxhash.Sum64(c.data)},
 			})
 		}
 		if a.series = append(a.series, s); len(a.series) == int(req.Limit) {

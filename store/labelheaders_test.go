@@ -20,7 +20,8 @@ import (
 func TestALabelRequestOpensFewHeaders(t *testing.T) {
 	const blocks, sideBySide = 100, 32
 	dir := filepath.Join(t.TempDir(), "bucket")
-	if _, err := dataset.ManyBlocks("m", 1, blocks).Write(context.Background(), dir, dataset.WriteOptions{}); err != nil {
+	if _, err := dataset.ManyBlocks("m", 1, blocks).
+		Write(context.Background(), dir, dataset.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	all := startGateway(t, dir, gatewayOptions{})
@@ -30,7 +31,8 @@ func TestALabelRequestOpensFewHeaders(t *testing.T) {
 			return r.GetNames(), err
 		},
 		"values": func(g *gateway) ([]string, error) {
-			r, err := g.client.LabelValues(t.Context(), &storepb.LabelValuesRequest{Label: "pod", End: 1 << 50})
+			r, err := g.client.LabelValues(t.Context(), &storepb.LabelValuesRequest{Label: "pod",
+				End: 1 << 50})
 			return r.GetValues(), err
 		},
 	} {
@@ -46,7 +48,8 @@ func TestALabelRequestOpensFewHeaders(t *testing.T) {
 			g.bucket.setOnRead(
 				func(_ string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
 					now := int64(plainGauge(g, "larder_header_open"))
-					for was := most.Load(); now > was && !most.CompareAndSwap(was, now); was = most.Load() {
+					for was := most.Load(); now > was &&
+						!most.CompareAndSwap(was, now); was = most.Load() {
 					}
 					return body, nil
 				},

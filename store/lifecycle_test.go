@@ -46,7 +46,8 @@ func (f *frames) SendMsg(any) error {
 func wholeBlock(t testing.TB, series int) string {
 	t.Helper()
 	dir := t.TempDir()
-	if _, err := dataset.WholeMetric("whole", 3, series, 30_000).Write(context.Background(), dir, dataset.WriteOptions{}); err != nil {
+	if _, err := dataset.WholeMetric("whole", 3, series, 30_000).
+		Write(context.Background(), dir, dataset.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -62,17 +63,26 @@ func TestARequestThatEndsEarlyLeavesNothing(t *testing.T) {
 		on   func(cancel func(), n int) error
 		code codes.Code
 	}{
-		{"client cancels", func(cancel func(), _ int) error { cancel(); return nil }, codes.Canceled},
-		{"send fails", func(func(), int) error { return status.Error(codes.Unavailable, broken.Error()) }, codes.Unavailable},
+		{"client cancels", func(cancel func(), _ int) error {
+			cancel()
+			return nil
+		}, codes.Canceled},
+		{"send fails", func(func(), int) error {
+			return status.Error(codes.Unavailable, broken.Error())
+		}, codes.Unavailable},
 		{"send panics", func(func(), int) error { panic("boom") }, codes.Internal},
 		{"reads fail", func(_ func(), n int) error {
-			g.bucket.setOnRead(func(_ string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
+			g.bucket.setOnRead(func(
+				_ string, _, _ int64, body io.ReadCloser,
+			) (io.ReadCloser, error) {
 				return nil, errors.Join(errors.New("bucket is away"), body.Close())
 			})
 			return nil
 		}, codes.Aborted},
 		{"reads panic", func(_ func(), n int) error {
-			g.bucket.setOnRead(func(_ string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
+			g.bucket.setOnRead(func(
+				_ string, _, _ int64, body io.ReadCloser,
+			) (io.ReadCloser, error) {
 				_ = body.Close()
 				panic("boom")
 			})
@@ -148,7 +158,8 @@ func TestARepeatedPlanCountsOnce(t *testing.T) {
 	}
 	old, replacement := metas[0].ULID, metas[0].ULID
 	replacement[15] ^= 0x55
-	if err := os.Rename(filepath.Join(dir, old.String()), filepath.Join(dir, replacement.String())); err != nil {
+	if err := os.Rename(filepath.Join(dir, old.String()),
+		filepath.Join(dir, replacement.String())); err != nil {
 		t.Fatal(err)
 	}
 	damage(t, filepath.Join(dir, replacement.String(), "meta.json"), func(b []byte) []byte {
@@ -206,7 +217,8 @@ func TestNothingIsAnsweredBeforeTheCatalogIsKnown(t *testing.T) {
 func TestBucketCodesAreNotRequestCodes(t *testing.T) {
 	dir, metas := twoBlocks(t)
 	for _, fault := range []error{
-		status.Error(codes.ResourceExhausted, "429"), status.Error(codes.Unavailable, "503"), context.DeadlineExceeded, context.Canceled,
+		status.Error(codes.ResourceExhausted, "429"), status.Error(codes.Unavailable, "503"),
+		context.DeadlineExceeded, context.Canceled,
 	} {
 		for _, kind := range []string{"index", "chunks"} {
 			g := startGateway(t, dir, gatewayOptions{})
@@ -285,7 +297,8 @@ func TestLabelRequestsHoldWhatTheyReserve(t *testing.T) {
 			SmallRequest: 1 << 10,
 		}
 	}})
-	if _, err = small.client.LabelValues(ctx, &storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: ms}); status.Code(
+	if _, err = small.client.LabelValues(
+		ctx, &storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: ms}); status.Code(
 		err,
 	) != codes.ResourceExhausted {
 		t.Errorf("got %v, want ResourceExhausted", err)
@@ -347,7 +360,8 @@ func TestRequestsStayWithinTheirAllowance(t *testing.T) {
 		}
 		// Some may have to wait until another request ends, because earlier ones have reserved
 		// larger windows.
-		for float64(here.Load())+g.metric(t, "larder_request_allowance_waiting", "large") < requests {
+		for float64(here.Load())+g.metric(t, "larder_request_allowance_waiting",
+			"large") < requests {
 			runtime.Gosched()
 		}
 		if n := here.Load(); n < requests/2 {

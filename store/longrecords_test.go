@@ -87,7 +87,8 @@ func holdLongLabels(t *testing.T, series int) {
 			return []string{"query", fmt.Sprintf("%07d", i) + strings.Repeat("q", size)}
 		}), nil)
 		name := fmt.Sprintf("values of %d bytes", size)
-		if held, _ := heldOf(t, startGateway(t, dir, uncached), name, wholeMetric(64), series/64/20); held > mostWithLongLabels {
+		if held, _ := heldOf(t, startGateway(t, dir, uncached), name, wholeMetric(64),
+			series/64/20); held > mostWithLongLabels {
 			t.Errorf("%s: a request held %d bytes", name, held)
 		}
 	}
@@ -100,7 +101,8 @@ func holdLongLabels(t *testing.T, series int) {
 	}), nil)
 	g := startGateway(t, dir, uncached)
 	for _, batch := range []int64{1, 64} {
-		if held, _ := heldOf(t, g, "a hundred labels of 8 KiB", wholeMetric(batch), 10); held > mostWithLongLabels {
+		if held, _ := heldOf(t, g, "a hundred labels of 8 KiB", wholeMetric(batch),
+			10); held > mostWithLongLabels {
 			t.Errorf("a hundred labels of 8 KiB: a request held %d bytes", held)
 		}
 	}

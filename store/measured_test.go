@@ -50,7 +50,8 @@ func manyFiles(t *testing.T) (dir string, meta *dataset.Meta) {
 	t.Helper()
 	dir = t.TempDir()
 	b := dataset.Block{
-		MinTime: dataset.Epoch, MaxTime: dataset.Epoch + 2_400_000, Labels: labels.FromStrings("cluster", "raw"), Interval: 60_000, SamplesPerChunk: 6,
+		MinTime: dataset.Epoch, MaxTime: dataset.Epoch + 2_400_000,
+		Labels: labels.FromStrings("cluster", "raw"), Interval: 60_000, SamplesPerChunk: 6,
 		Series: dataset.Service{
 			Name:      "checkout",
 			Namespace: "shop",
@@ -135,7 +136,9 @@ func TestStatedSizesAreHints(t *testing.T) {
 			delete(m, "index")
 			return m
 		},
-		"no chunk files": func(m map[string]int64) map[string]int64 { return map[string]int64{"index": m["index"]} },
+		"no chunk files": func(m map[string]int64) map[string]int64 {
+			return map[string]int64{"index": m["index"]}
+		},
 		"all are wrong": func(m map[string]int64) map[string]int64 {
 			for path := range m {
 				m[path] = m[path]/2 + 1
@@ -233,7 +236,9 @@ func TestFilesRepairedInPlace(t *testing.T) {
 						t.Error("uncached gateway: the answer is not from the new files")
 					}
 				}
-				for what, opts := range map[string]gatewayOptions{"memcached": {remote: cached.remote}, "data directory": {dataDir: uncached.dataDir}} {
+				for what, opts := range map[string]gatewayOptions{
+					"memcached":      {remote: cached.remote},
+					"data directory": {dataDir: uncached.dataDir}} {
 					if got := ask(startGateway(t, dir, opts)); !slices.Equal(got, after) {
 						t.Errorf("a new process with the same %s: the answer is not from the new files", what)
 					}
@@ -257,17 +262,23 @@ func TestSizesWhereTheBucketRefuses(t *testing.T) {
 		}
 	}
 	for name, rules := range map[string][]faultstore.Rule{
-		"attributes denied":            {{Kind: faultstore.AccessDenied, Ops: []string{objstore.OpAttributes}}},
-		"attributes say not found":     {{Kind: faultstore.Vanished, Ops: []string{objstore.OpAttributes}}},
-		"listing throttled":            {listing(faultstore.SlowDown)},
-		"listing denied":               {listing(faultstore.AccessDenied)},
-		"listing and attributes fail":  {listing(faultstore.SlowDown), {Kind: faultstore.Vanished, Ops: []string{objstore.OpAttributes}}},
-		"the first ten requests of it": {{Kind: faultstore.ServerError, Ops: []string{objstore.OpAttributes}, Count: 10}},
+		"attributes denied": {
+			{Kind: faultstore.AccessDenied, Ops: []string{objstore.OpAttributes}}},
+		"attributes say not found": {
+			{Kind: faultstore.Vanished, Ops: []string{objstore.OpAttributes}}},
+		"listing throttled": {listing(faultstore.SlowDown)},
+		"listing denied":    {listing(faultstore.AccessDenied)},
+		"listing and attributes fail": {listing(faultstore.SlowDown),
+			{Kind: faultstore.Vanished, Ops: []string{objstore.OpAttributes}}},
+		"the first ten requests of it": {
+			{Kind: faultstore.ServerError, Ops: []string{objstore.OpAttributes}, Count: 10}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			faults := faultstore.New(1)
 			opts := smallGateway()
-			opts.wrap = func(b objstore.Bucket) objstore.Bucket { return faultstore.Wrap(b, faults) }
+			opts.wrap = func(b objstore.Bucket) objstore.Bucket {
+				return faultstore.Wrap(b, faults)
+			}
 			faults.Set(rules...)
 			g := startGateway(t, whole, opts)
 			for range 2 {
@@ -285,14 +296,17 @@ func TestSizesWhileTheBucketFails(t *testing.T) {
 	want := startGateway(t, whole, smallGateway()).ask(t)
 	editMeta(t, whole, meta, statedFiles(func(map[string]int64) map[string]int64 { return nil }))
 	for _, kind := range []faultstore.Kind{
-		faultstore.ServerError, faultstore.SlowDown, faultstore.SlowFirstByte, faultstore.Reset, faultstore.AccessDenied, faultstore.Vanished,
+		faultstore.ServerError, faultstore.SlowDown, faultstore.SlowFirstByte, faultstore.Reset,
+		faultstore.AccessDenied, faultstore.Vanished,
 		faultstore.ListingError,
 	} {
 		for _, probability := range []float64{0.5, 1} {
 			t.Run(fmt.Sprintf("%v, %v", kind, probability), func(t *testing.T) {
 				faults := faultstore.New(3)
 				opts := smallGateway()
-				opts.wrap = func(b objstore.Bucket) objstore.Bucket { return faultstore.Wrap(b, faults) }
+				opts.wrap = func(b objstore.Bucket) objstore.Bucket {
+					return faultstore.Wrap(b, faults)
+				}
 				faults.Set(faultstore.Rule{
 					Kind: kind, Probability: probability, Delay: time.Millisecond,
 					Ops: []string{objstore.OpAttributes, objstore.OpIter, objstore.OpGetRange},
@@ -305,7 +319,8 @@ func TestSizesWhileTheBucketFails(t *testing.T) {
 				for range 3 {
 					for question, got := range g.ask(t) {
 						if got != want[question] &&
-							(!strings.HasPrefix(got, fails) || !strings.Contains(got, meta.ULID.String())) {
+							(!strings.HasPrefix(got, fails) ||
+								!strings.Contains(got, meta.ULID.String())) {
 							t.Errorf("%s: got %.300q", question, got)
 						}
 					}
@@ -340,7 +355,8 @@ func TestChunkFilesWithGaps(t *testing.T) {
 				for i := len(names); i >= from; i-- {
 					was, is := fmt.Sprintf("chunks/%06d", i), fmt.Sprintf("chunks/%06d", i+1)
 					rename[was] = is
-					if err := os.Rename(filepath.Join(dir, id, was), filepath.Join(dir, id, is)); err != nil {
+					if err := os.Rename(filepath.Join(dir, id, was),
+						filepath.Join(dir, id, is)); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -383,7 +399,8 @@ func TestChunkFilesWithGaps(t *testing.T) {
 					served++
 				case err == nil:
 					t.Errorf("%v: a wrong answer", s)
-				case strings.Contains(err.Error(), "000002") || strings.Contains(err.Error(), "no such chunk file"):
+				case strings.Contains(err.Error(), "000002") ||
+					strings.Contains(err.Error(), "no such chunk file"):
 					failed++
 				default:
 					t.Errorf("%v: %v", s, err)
@@ -400,7 +417,9 @@ func TestChunkFilesWithGaps(t *testing.T) {
 func seriesOf(t *testing.T, g *gateway) (out []labels.Labels) {
 	t.Helper()
 	a, err := g.query(t.Context(), &storepb.SeriesRequest{
-		MaxTime: 1 << 50, SkipChunks: true, Matchers: []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "__name__", Value: ".+"}},
+		MaxTime: 1 << 50, SkipChunks: true,
+		Matchers: []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "__name__",
+			Value: ".+"}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -115,7 +115,8 @@ func (c *keyCounter) check(t testing.TB, what string, files map[string]int, warm
 		t.Errorf("%s: %d look-ups have asked for %d keys again", what, c.lookups, again)
 	}
 	now := c.figures(t)
-	get, hits, sent := now["cmd_get"]-c.before["cmd_get"], now["get_hits"]-c.before["get_hits"], now["bytes_written"]-c.before["bytes_written"]
+	get, hits, sent := now["cmd_get"]-c.before["cmd_get"], now["get_hits"]-c.before["get_hits"],
+		now["bytes_written"]-c.before["bytes_written"]
 	if get > c.asked || warm && (get != c.asked || hits != c.asked) {
 		t.Errorf("%s: memcached was asked for %d keys and had %d, larder has asked for %d",
 			what, get, hits, c.asked)
@@ -236,7 +237,8 @@ func TestManyValuesCostPages(t *testing.T) {
 func TestMemcachedFailuresChangeNoAnswer(t *testing.T) {
 	server := memcachedtest.Start(t, memcachedtest.Options{})
 	dir := t.TempDir()
-	if _, err := dataset.WholeMetric("faulty", 4, 1500, 30_000).Write(context.Background(), dir, dataset.WriteOptions{}); err != nil {
+	if _, err := dataset.WholeMetric("faulty", 4, 1500, 30_000).
+		Write(context.Background(), dir, dataset.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	plain := startGateway(t, dir, gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1})

@@ -81,7 +81,8 @@ var changes = []struct {
 		x.Matchers = append(x.Matchers, &storepb.LabelMatcher{
 			Type: storepb.LabelMatcher_Type(
 				r.IntN(4),
-			), Name: []string{"pod", "instance", "cluster", "code"}[r.IntN(4)], Value: []string{"", ".+", "eu-west-1", "200"}[r.IntN(4)],
+			), Name: []string{"pod", "instance", "cluster", "code"}[r.IntN(4)],
+			Value: []string{"", ".+", "eu-west-1", "200"}[r.IntN(4)],
 		})
 		return true
 	}},

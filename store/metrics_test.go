@@ -54,7 +54,9 @@ func TestCacheMetricsCountRequests(t *testing.T) {
 	g := startGateway(t, dir, gatewayOptions{postingsBytes: -1, setBytes: -1})
 	ask := func(req *storepb.SeriesRequest) {
 		t.Helper()
-		if err := g.Server.Series(req, &frames{ctx: context.Background(), on: func(int) error { return nil }}); err != nil {
+		if err := g.Server.Series(req, &frames{ctx: context.Background(), on: func(int) error {
+			return nil
+		}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -118,7 +120,8 @@ func TestCacheMetricsCountRequests(t *testing.T) {
 	cold = read()
 	ask(only(t, metas[0]))
 	warm = read()
-	const requests, hits = "thanos_store_index_cache_requests_total ", "thanos_store_index_cache_hits_total "
+	const requests, hits = "thanos_store_index_cache_requests_total ",
+		"thanos_store_index_cache_hits_total "
 	const pages, expanded = "Postings default-tenant", "ExpandedPostings default-tenant"
 	if cold[requests+pages] == 0 || warm[requests+pages] != cold[requests+pages] {
 		t.Errorf("pages of postings: %v, then %v", cold[requests+pages], warm[requests+pages])

@@ -31,7 +31,8 @@ func TestTextThatIsNotUTF8(t *testing.T) {
 		return []*storepb.LabelMatcher{{Type: kind, Name: name, Value: value}}
 	}
 	for _, m := range [][]*storepb.LabelMatcher{
-		nil, eq("__name__", dataset.WholeMetricName, storepb.LabelMatcher_EQ), eq(name, "x", storepb.LabelMatcher_EQ), eq("none", "\xff", storepb.LabelMatcher_NEQ),
+		nil, eq("__name__", dataset.WholeMetricName, storepb.LabelMatcher_EQ),
+		eq(name, "x", storepb.LabelMatcher_EQ), eq("none", "\xff", storepb.LabelMatcher_NEQ),
 	} {
 		v, err := g.client.LabelValues(t.Context(),
 			&storepb.LabelValuesRequest{Label: "pod", End: 1 << 50, Matchers: m})
@@ -46,7 +47,8 @@ func TestTextThatIsNotUTF8(t *testing.T) {
 			t.Errorf("%v: got names %q, %v, want %q", m, n.GetNames(), err, want)
 		}
 	}
-	if v, err := g.client.LabelValues(t.Context(), &storepb.LabelValuesRequest{Label: name, End: 1 << 50}); err != nil ||
+	if v, err := g.client.LabelValues(t.Context(), &storepb.LabelValuesRequest{Label: name,
+		End: 1 << 50}); err != nil ||
 		!slices.Equal(v.GetValues(), []string{"x"}) {
 		t.Errorf("values of a name that is not UTF-8: got %q, %v", v.GetValues(), err)
 	}
@@ -65,7 +67,9 @@ func TestTextThatIsNotUTF8(t *testing.T) {
 	ask(2, eq("pod", bad, storepb.LabelMatcher_NEQ)...)
 	ask(1, eq("pod", "z.", storepb.LabelMatcher_RE)...)
 	if a := ask(1, eq("pod", bad, storepb.LabelMatcher_EQ)...); len(a.series) == 1 {
-		if got, want := seriesLabels(a.series[0]), labels.FromStrings("__name__", dataset.WholeMetricName, "cluster", "eu", name, "x", "pod", bad); !labels.Equal(
+		if got, want := seriesLabels(a.series[0]),
+			labels.FromStrings("__name__", dataset.WholeMetricName, "cluster", "eu", name, "x",
+				"pod", bad); !labels.Equal(
 			got, want,
 		) {
 			t.Errorf("got %q, want %q", got, want)

@@ -123,11 +123,13 @@ func TestAPanicFailsOnlyItsRequest(t *testing.T) {
 			at.Store(&nowhere)
 			reg := prometheus.NewRegistry()
 			o := gatewayOptions{
-				wrap:        func(b objstore.Bucket) objstore.Bucket { return panicking{b, &at} },
-				viewChanged: func(*gateway, *catalog.View, *catalog.View) { here(&at, "viewchanged", "") },
-				headers:     func(o *indexheader.Options) { o.Registerer = reg },
-				remote:      panickingRemote{&at},
-				indexBytes:  -1, chunkBytes: -1,
+				wrap: func(b objstore.Bucket) objstore.Bucket { return panicking{b, &at} },
+				viewChanged: func(*gateway, *catalog.View, *catalog.View) {
+					here(&at, "viewchanged", "")
+				},
+				headers:    func(o *indexheader.Options) { o.Registerer = reg },
+				remote:     panickingRemote{&at},
+				indexBytes: -1, chunkBytes: -1,
 			}
 			g := startGateway(t, dir, o)
 			at.Store(&tc.at)
@@ -138,7 +140,8 @@ func TestAPanicFailsOnlyItsRequest(t *testing.T) {
 					t.Errorf("got %v, want %s", err, tc.request)
 				}
 				if err != nil &&
-					(!strings.Contains(err.Error(), "panic: boom") || strings.Contains(err.Error(), "goroutine")) {
+					(!strings.Contains(err.Error(), "panic: boom") ||
+						strings.Contains(err.Error(), "goroutine")) {
 					t.Errorf("the client gets %v", err)
 				}
 			}

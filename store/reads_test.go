@@ -32,7 +32,9 @@ func TestColdReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	const page = 8 << 10
-	cold := func(t *testing.T, req *storepb.SeriesRequest) (a *answer, counts map[string]int, bytes map[string]int64) {
+	cold := func(
+		t *testing.T, req *storepb.SeriesRequest,
+	) (a *answer, counts map[string]int, bytes map[string]int64) {
 		t.Helper()
 		g := startGateway(t, dir, gatewayOptions{})
 		// The header is built, therefore the next request reads only index and chunks.
@@ -123,7 +125,12 @@ func TestColdReads(t *testing.T) {
 		g := startGateway(t, dir, gatewayOptions{})
 		all, err := g.query(
 			context.Background(),
-			func() *storepb.SeriesRequest { r := wholeMetric(64); r.Limit = 5; r.SkipChunks = true; return r }(),
+			func() *storepb.SeriesRequest {
+				r := wholeMetric(64)
+				r.Limit = 5
+				r.SkipChunks = true
+				return r
+			}(),
 		)
 		if err != nil {
 			t.Fatal(err)

@@ -51,7 +51,9 @@ func TestTheRemovalOfABlockWaitsForItsReaders(t *testing.T) {
 	var headers string
 	g := startGateway(t, dir, gatewayOptions{
 		indexBytes: -1, chunkBytes: -1, setBytes: -1, postingsBytes: -1, pageSize: 1 << 10,
-		headers: func(o *indexheader.Options) { o.IdleTimeout, headers = time.Millisecond, o.Dir.String() },
+		headers: func(o *indexheader.Options) {
+			o.IdleTimeout, headers = time.Millisecond, o.Dir.String()
+		},
 		viewChanged: func(g *gateway, _, cur *catalog.View) {
 			g.Headers.Keep(func(id ulid.ULID) bool { return cur.ByID(id) != nil })
 		},
@@ -77,7 +79,8 @@ func TestTheRemovalOfABlockWaitsForItsReaders(t *testing.T) {
 			return
 		}
 		mark := fmt.Sprintf(`{"id":%q,"version":1,"deletion_time":%d}`, block, 1_000_000_000)
-		if err := os.WriteFile(filepath.Join(dir, block.String(), "deletion-mark.json"), []byte(mark), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, block.String(), "deletion-mark.json"),
+			[]byte(mark), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		for g.Catalog.View().ByID(block) != nil {

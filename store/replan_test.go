@@ -65,7 +65,9 @@ func other(dir string, id ulid.ULID) error {
 // repeated. Without a replacement the request must fail.
 func TestAnAnswerContinuesAfterABlockWasReplaced(t *testing.T) {
 	same := func(meta []byte) []byte { return meta }
-	unlabelled := func(meta []byte) []byte { return bytes.Replace(meta, []byte(`"labels":`), []byte(`"labels.was":`), 1) }
+	unlabelled := func(meta []byte) []byte {
+		return bytes.Replace(meta, []byte(`"labels":`), []byte(`"labels.was":`), 1)
+	}
 	whole := wholeBlock(t, 12_000)
 	for _, tc := range []struct {
 		name    string
@@ -84,10 +86,13 @@ func TestAnAnswerContinuesAfterABlockWasReplaced(t *testing.T) {
 		{name: "replaced, batches", change: same, batch: 64, code: codes.OK, long: true},
 		{name: "replaced, limit", change: same, batch: 64, limit: 9000, code: codes.OK},
 		{name: "other labels", change: unlabelled, code: codes.Aborted, long: true},
-		{name: "other labels, not asked for", change: unlabelled, without: []string{"cluster", "replica"}, code: codes.OK, long: true},
-		{name: "other labels, matched", change: unlabelled, without: []string{"cluster", "replica"}, code: codes.Aborted,
+		{name: "other labels, not asked for", change: unlabelled,
+			without: []string{"cluster", "replica"}, code: codes.OK, long: true},
+		{name: "other labels, matched", change: unlabelled, without: []string{"cluster", "replica"},
+			code:    codes.Aborted,
 			matcher: &storepb.LabelMatcher{Type: storepb.LabelMatcher_NEQ, Name: "replica"}},
-		{name: "replaced, block asked for by ID", change: same, byID: true, code: codes.Aborted, long: true},
+		{name: "replaced, block asked for by ID", change: same, byID: true, code: codes.Aborted,
+			long: true},
 		{name: "replaced, another comes", change: same, comes: true, batch: 64, code: codes.OK},
 		{name: "deleted", gone: true, code: codes.Aborted},
 	} {
@@ -206,7 +211,8 @@ func TestABlockMayBeReplacedMoreThanOnce(t *testing.T) {
 			if err := replace(); err != nil {
 				return 0, err
 			}
-			r, err := g.client.LabelValues(context.Background(), &storepb.LabelValuesRequest{Label: "code", End: 1 << 50})
+			r, err := g.client.LabelValues(context.Background(),
+				&storepb.LabelValuesRequest{Label: "code", End: 1 << 50})
 			return len(r.GetValues()), err
 		},
 	} {
@@ -240,7 +246,8 @@ func TestADownsampledBlockIsDeletedBeforeItsSuccessor(t *testing.T) {
 			}
 			coarse := raw
 			coarse[15] ^= 0x55
-			if err := os.CopyFS(filepath.Join(dir, coarse.String()), os.DirFS(filepath.Join(dir, raw.String()))); err != nil {
+			if err := os.CopyFS(filepath.Join(dir, coarse.String()),
+				os.DirFS(filepath.Join(dir, raw.String()))); err != nil {
 				t.Fatal(err)
 			}
 			copied := &dataset.Meta{}

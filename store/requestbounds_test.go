@@ -45,7 +45,8 @@ func TestListsOfARequestAreBounded(t *testing.T) {
 			End:                  1 << 50,
 			WithoutReplicaLabels: names(tc.n),
 		})
-		for what, err := range map[string]error{"Series": series, "shard": shard, "LabelNames": labelNames, "LabelValues": values} {
+		for what, err := range map[string]error{"Series": series, "shard": shard,
+			"LabelNames": labelNames, "LabelValues": values} {
 			if status.Code(err) != tc.want {
 				t.Errorf("%s with %d names: got %v, want %s", what, tc.n, err, tc.want)
 			}

@@ -59,7 +59,8 @@ func sampleText(t *testing.T, out *strings.Builder, it chunkenc.Iterator, minT, 
 func wireChunk(t *testing.T, c *storepb.Chunk) chunkenc.Chunk {
 	t.Helper()
 	enc := map[storepb.Chunk_Encoding]chunkenc.Encoding{
-		storepb.Chunk_XOR: chunkenc.EncXOR, storepb.Chunk_HISTOGRAM: chunkenc.EncHistogram, storepb.Chunk_FLOAT_HISTOGRAM: chunkenc.EncFloatHistogram,
+		storepb.Chunk_XOR: chunkenc.EncXOR, storepb.Chunk_HISTOGRAM: chunkenc.EncHistogram,
+		storepb.Chunk_FLOAT_HISTOGRAM: chunkenc.EncFloatHistogram,
 	}[c.Type]
 	chk, err := chunkenc.FromData(enc, c.Data)
 	if err != nil {

@@ -23,7 +23,8 @@ func TestAScanKeepsWhatDashboardsRead(t *testing.T) {
 	const allowance = 4 << 20
 	dir := t.TempDir()
 	var hotChunks int64
-	for _, l := range []dataset.Layout{dataset.WholeMetric("hot", 6, 4_000, 30_000), dataset.WholeMetric("cold", 7, 60_000, 30_000)} {
+	for _, l := range []dataset.Layout{dataset.WholeMetric("hot", 6, 4_000, 30_000),
+		dataset.WholeMetric("cold", 7, 60_000, 30_000)} {
 		l.Blocks[0].Labels = labels.FromStrings("cluster", l.Name, "replica", "0")
 		if _, err := l.Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
 			t.Fatal(err)

@@ -36,7 +36,9 @@ func TestLimitsDoNotKnowOfSeriesSets(t *testing.T) {
 	}
 	kept, plain := start(gatewayOptions{}), start(gatewayOptions{setBytes: -1})
 	// refused returns the largest limit that rejects a request.
-	refused := func(w *warm, req *storepb.SeriesRequest, set func(o *admission.LimitOptions, n uint64)) uint64 {
+	refused := func(
+		w *warm, req *storepb.SeriesRequest, set func(o *admission.LimitOptions, n uint64),
+	) uint64 {
 		t.Helper()
 		lo, hi := uint64(0), uint64(1<<24)
 		for lo+1 < hi {
@@ -141,7 +143,8 @@ func TestLabelRequestsUseSeriesSets(t *testing.T) {
 		}
 		return [2][]string{names.Names, values.Values}
 	}
-	for _, r := range [][2]int64{{math.MinInt64, math.MaxInt64}, {metas[0].MinTime, metas[0].MinTime + 60_000}, {0, 1}} {
+	for _, r := range [][2]int64{{math.MinInt64, math.MaxInt64},
+		{metas[0].MinTime, metas[0].MinTime + 60_000}, {0, 1}} {
 		if diff := cmp.Diff(ask(plain, r[0], r[1]), ask(g, r[0], r[1])); diff != "" {
 			t.Errorf("%v (-without sets +with):\n%s", r, diff)
 		}
@@ -177,7 +180,8 @@ func TestIdenticalRequestsDecodeOnce(t *testing.T) {
 			t.Fatalf("%d series, not the same as in the first answer", len(a))
 		}
 	}
-	if n := g.metric(t, "thanos_bucket_store_series_data_touched", "series", "default-tenant"); n != series {
+	if n := g.metric(t, "thanos_bucket_store_series_data_touched", "series",
+		"default-tenant"); n != series {
 		t.Errorf("%v series entries were decoded for %d requests of %d series", n, requests, series)
 	}
 	st := g.Sets.Stats()

@@ -58,7 +58,9 @@ func TestStampede(t *testing.T) {
 	part := wholeMetric(64)
 	part.MaxTime = (metas[0].MinTime + metas[0].MaxTime) / 2
 	// run sends n requests at once. It returns the reads by kind, and the size of each answer.
-	run := func(t *testing.T, opts gatewayOptions, req *storepb.SeriesRequest, n int) (reads map[string]int, bytes map[string]int64, answers []int64) {
+	run := func(
+		t *testing.T, opts gatewayOptions, req *storepb.SeriesRequest, n int,
+	) (reads map[string]int, bytes map[string]int64, answers []int64) {
 		synctest.Test(t, func(t *testing.T) {
 			g := startGateway(t, dir, opts)
 			var held heldBucket

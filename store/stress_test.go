@@ -157,8 +157,9 @@ func newStress(t *testing.T) *stress {
 		t.FailNow()
 	}
 	s.g = startGateway(t, s.dir, gatewayOptions{
-		indexBytes: 256 << 10, setBytes: 64 << 10, postingsBytes: 16 << 10, chunkBytes: 256 << 10, pageSize: 1 << 10,
-		remote: s.remote, refreshEvery: time.Millisecond,
+		indexBytes: 256 << 10, setBytes: 64 << 10, postingsBytes: 16 << 10, chunkBytes: 256 << 10,
+		pageSize: 1 << 10,
+		remote:   s.remote, refreshEvery: time.Millisecond,
 		wrap: func(b objstore.Bucket) objstore.Bucket { return listedAtOnce{b, &s.moment} },
 		headers: func(o *indexheader.Options) {
 			o.IdleTimeout, s.headers = stressHeaderMS*time.Millisecond, o.Dir.String()
@@ -184,14 +185,18 @@ func (s *stress) learn(t *testing.T) {
 	for _, ms := range [][]*storepb.LabelMatcher{
 		{{Type: re, Name: "__name__", Value: ".+"}},
 		{{Type: eq, Name: "__name__", Value: dataset.WholeMetricName}},
-		{{Type: eq, Name: "__name__", Value: dataset.WholeMetricName}, {Type: re, Name: "code", Value: "4..|500"}, {Type: re, Name: "pod", Value: ".*[a-m].*"}},
+		{{Type: eq, Name: "__name__", Value: dataset.WholeMetricName},
+			{Type: re, Name: "code", Value: "4..|500"},
+			{Type: re, Name: "pod", Value: ".*[a-m].*"}},
 		{{Type: eq, Name: "__name__", Value: "up"}, {Type: re, Name: partLabel, Value: "p[0-4]"}},
-		{{Type: re, Name: "__name__", Value: "http_request_duration_seconds_bucket"}, {Type: storepb.LabelMatcher_NEQ, Name: "le", Value: "+Inf"}},
+		{{Type: re, Name: "__name__", Value: "http_request_duration_seconds_bucket"},
+			{Type: storepb.LabelMatcher_NEQ, Name: "le", Value: "+Inf"}},
 	} {
 		for _, skip := range []bool{false, true} {
 			for _, without := range [][]string{nil, {"cluster"}} {
 				s.questions = append(s.questions, &storepb.SeriesRequest{
-					MinTime: dataset.Epoch, MaxTime: dataset.Epoch + 3_600_000, Matchers: ms, SkipChunks: skip, WithoutReplicaLabels: without,
+					MinTime: dataset.Epoch, MaxTime: dataset.Epoch + 3_600_000, Matchers: ms,
+					SkipChunks: skip, WithoutReplicaLabels: without,
 					ResponseBatchSize: int64(len(s.questions)),
 				})
 			}
@@ -230,7 +235,9 @@ func (s *stress) run(d time.Duration) {
 	wg.Go(func() {
 		defer cancel()
 		// A slow machine gets more time, until the minimum has happened.
-		for wait(ctx, d) && !s.Failed() && (s.asked.Load() < stressRequests || s.moved.Load() < stressMoves || s.replaced.Load() < 2*stressMoves) {
+		for wait(ctx, d) && !s.Failed() &&
+			(s.asked.Load() < stressRequests || s.moved.Load() < stressMoves ||
+				s.replaced.Load() < 2*stressMoves) {
 			d = 100 * time.Millisecond
 		}
 	})
@@ -445,7 +452,8 @@ func (s *stress) leaveAndReturn(ctx context.Context, part int, r *rand.Rand) {
 		s.sync()
 	}
 	wait(ctx, time.Duration(r.Int64N(int64(20*time.Millisecond))))
-	if err := errors.Join(os.Remove(filepath.Join(away, deletionMark)), os.Rename(away, folder)); err != nil {
+	if err := errors.Join(os.Remove(filepath.Join(away, deletionMark)),
+		os.Rename(away, folder)); err != nil {
 		s.Error(err)
 	}
 	s.sync()
@@ -558,7 +566,8 @@ func inView(v *catalog.View, part string) bool {
 func (s *stress) settle() {
 	s.hangs.Store(false)
 	s.sync()
-	for s.g.inUse(s.T) > 0 || s.g.Sets.ReservedBytes() > 0 || s.g.metric(s.T, "thanos_bucket_store_series_gate_queries_in_flight") > 0 {
+	for s.g.inUse(s.T) > 0 || s.g.Sets.ReservedBytes() > 0 ||
+		s.g.metric(s.T, "thanos_bucket_store_series_gate_queries_in_flight") > 0 {
 		// Handlers end a little after clients that cancelled, and then release their bytes.
 		runtime.Gosched()
 	}

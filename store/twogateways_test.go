@@ -136,7 +136,8 @@ func TestTwoGatewaysReadByMergingClients(t *testing.T) {
 		stalls := 0.0
 		for _, g := range gs {
 			stalls += g.metric(t, "larder_series_send_stalled_total")
-			for g.inUse(t) > 0 || g.metric(t, "thanos_bucket_store_series_gate_queries_in_flight") > 0 {
+			for g.inUse(t) > 0 ||
+				g.metric(t, "thanos_bucket_store_series_gate_queries_in_flight") > 0 {
 				// Handlers end a little after their clients, and then release their bytes.
 				runtime.Gosched()
 			}
@@ -187,7 +188,8 @@ func TestSmallRequestsBesideExports(t *testing.T) {
 			if a, err := g.query(ctx, one); err != nil || len(a.series) == 0 {
 				t.Fatalf("a small Series request of tenant %q: %v", tenant, err)
 			}
-			if _, err := g.client.LabelNames(ctx, &storepb.LabelNamesRequest{End: 1 << 50, Matchers: one.Matchers}); err != nil {
+			if _, err := g.client.LabelNames(
+				ctx, &storepb.LabelNamesRequest{End: 1 << 50, Matchers: one.Matchers}); err != nil {
 				t.Fatalf("label names of tenant %q: %v", tenant, err)
 			}
 		}
@@ -196,7 +198,8 @@ func TestSmallRequestsBesideExports(t *testing.T) {
 		t.Errorf("%v exports wait, want 17", n)
 	}
 	stop()
-	for g.inUse(t) > 0 || g.metric(t, "thanos_bucket_store_series_gate_queries_in_flight") > 0 || g.metric(t, "larder_series_gate_waiting") > 0 {
+	for g.inUse(t) > 0 || g.metric(t, "thanos_bucket_store_series_gate_queries_in_flight") > 0 ||
+		g.metric(t, "larder_series_gate_waiting") > 0 {
 		runtime.Gosched()
 	}
 	if a, err := g.query(ctx, wholeMetric(64)); err != nil || len(a.series) != 12_000 {

@@ -41,7 +41,8 @@ func (g *gateway) warmAll(
 ) (finished bool, err error) {
 	t.Helper()
 	for _, b := range g.Catalog.View().Blocks {
-		if finished, err = g.Server.Warm(context.Background(), b, req.Matchers, req.WithoutReplicaLabels, acct); !finished ||
+		if finished, err = g.Server.Warm(context.Background(), b, req.Matchers,
+			req.WithoutReplicaLabels, acct); !finished ||
 			err != nil {
 			return finished, err
 		}
@@ -108,7 +109,9 @@ func TestAWarmedRequestReadsNoIndex(t *testing.T) {
 	f("a metric", func(*storepb.SeriesRequest) {})
 	f(
 		"part of the time",
-		func(req *storepb.SeriesRequest) { req.MinTime, req.MaxTime = dataset.Epoch+1, dataset.Epoch+60_000 },
+		func(req *storepb.SeriesRequest) {
+			req.MinTime, req.MaxTime = dataset.Epoch+1, dataset.Epoch+60_000
+		},
 	)
 	f("removed labels",
 		func(req *storepb.SeriesRequest) { req.WithoutReplicaLabels = []string{"replica", "pod"} })
@@ -144,7 +147,8 @@ func TestWarmingEnds(t *testing.T) {
 	// At matchers that no request can have.
 	bad := []*storepb.LabelMatcher{{Type: storepb.LabelMatcher_RE, Name: "a", Value: "("}}
 	for _, ms := range [][]*storepb.LabelMatcher{bad, nil} {
-		if finished, err := g.Server.Warm(context.Background(), b, ms, nil, &pagecache.Account{}); finished ||
+		if finished, err := g.Server.Warm(context.Background(), b, ms, nil,
+			&pagecache.Account{}); finished ||
 			err == nil {
 			t.Errorf("%v: %v, %v", ms, finished, err)
 		}
@@ -170,7 +174,9 @@ func TestWarmingYieldsToRequests(t *testing.T) {
 		held, end, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 		go func() {
 			first := true
-			done <- g.Server.Series(wholeMetric(64), &frames{ctx: context.Background(), on: func(int) error {
+			done <- g.Server.Series(wholeMetric(64), &frames{ctx: context.Background(), on: func(
+				int,
+			) error {
 				if first {
 					first = false
 					close(held)

@@ -125,7 +125,8 @@ func TestUnknownSampler(t *testing.T) {
 		"--tracing.config={type: OTLP, config: {client_type: grpc, insecure: true, endpoint: '127.0.0.1:1', sampler_type: ratelimiting, sampler_param: '2'}}",
 	)
 	line := p.await("tracing setting cannot be used")
-	for _, want := range []string{"level=warn", "flag=--tracing.config", "key=sampler_type", "value=ratelimiting", "alwayssample, neversample", "used=parentbasedalwayssample"} {
+	for _, want := range []string{"level=warn", "flag=--tracing.config", "key=sampler_type",
+		"value=ratelimiting", "alwayssample, neversample", "used=parentbasedalwayssample"} {
 		if !strings.Contains(line, want) {
 			t.Errorf("the log lacks %s: %s", want, line)
 		}

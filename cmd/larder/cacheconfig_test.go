@@ -494,7 +494,8 @@ func TestBadCacheConfig(t *testing.T) {
 		"key_file: open /does/not/exist", "cert_file: "+certFile+", key_file: /does/not/exist",
 	)
 	tlsConfig(
-		"cert_file "+certFile+" and key_file "+otherKey+": tls: private key does not match public key",
+		"cert_file "+certFile+" and key_file "+otherKey+
+			": tls: private key does not match public key",
 		"cert_file: "+certFile+", key_file: "+otherKey,
 	)
 	tlsConfig(
@@ -505,8 +506,10 @@ func TestBadCacheConfig(t *testing.T) {
 		"line 1: config.tls_config: unknown key ca, known keys are ca_file,",
 		index+"{type: MEMCACHED, config: {addresses: [a:1], tls_enabled: true, tls_config: {ca: /ca.pem}}}",
 	)
-	if _, err := loadedFlags(t, index+"{type: MEMCACHED, config: {addresses: [a:1], tls_enabled: true, tls_config: {ca_file: "+certFile+", cert_file: "+certFile+
-		", key_file: "+keyFile+", server_name: memcached, insecure_skip_verify: true}}}"); err != nil {
+	_, err := loadedFlags(t, index+"{type: MEMCACHED, config: {addresses: [a:1], "+
+		"tls_enabled: true, tls_config: {ca_file: "+certFile+", cert_file: "+certFile+
+		", key_file: "+keyFile+", server_name: memcached, insecure_skip_verify: true}}}")
+	if err != nil {
 		t.Error(err)
 	}
 }

@@ -276,7 +276,8 @@ func (s *rpcServer) setReady(ready bool) {
 // grace period. It returns when no handler runs any more.
 func (s *rpcServer) stop(grace time.Duration, logger *slog.Logger) {
 	hard := time.AfterFunc(grace, func() {
-		logger.Warn("grace period ended, running gRPC requests are cancelled", "grace_period", grace)
+		logger.Warn("grace period ended, running gRPC requests are cancelled", "grace_period",
+			grace)
 		s.Stop()
 	})
 	defer hard.Stop()

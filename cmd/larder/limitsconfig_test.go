@@ -19,7 +19,9 @@ import (
 // from the flags.
 func TestLimitsConfig(t *testing.T) {
 	flags := admission.LimitOptions{Series: 100, Samples: 1000, Bytes: 10}
-	f := func(doc string, others admission.LimitOptions, tenants map[string]admission.LimitOptions) {
+	f := func(
+		doc string, others admission.LimitOptions, tenants map[string]admission.LimitOptions,
+	) {
 		t.Helper()
 		got, err := parseLimits([]byte(doc), flags)
 		if err != nil {
@@ -29,7 +31,8 @@ func TestLimitsConfig(t *testing.T) {
 		if tenants == nil {
 			tenants = map[string]admission.LimitOptions{}
 		}
-		if diff := cmp.Diff(tenantLimits{others, tenants}, got, cmp.AllowUnexported(tenantLimits{})); diff != "" {
+		if diff := cmp.Diff(tenantLimits{others, tenants}, got,
+			cmp.AllowUnexported(tenantLimits{})); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", doc, diff)
 		}
 	}
@@ -78,7 +81,8 @@ tenants:
 // nothing.
 func TestLimitsReload(t *testing.T) {
 	bucket := t.TempDir()
-	if _, err := dataset.WholeMetric("one", 1, 200, 30_000).Write(t.Context(), bucket, dataset.WriteOptions{}); err != nil {
+	if _, err := dataset.WholeMetric("one", 1, 200, 30_000).
+		Write(t.Context(), bucket, dataset.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	file := write(t, "limits.yml", "tenants: {kitchen: {request_series: 100}}")
@@ -90,7 +94,9 @@ func TestLimitsReload(t *testing.T) {
 		t.Helper()
 		ctx := metadata.AppendToOutgoingContext(t.Context(), "THANOS-TENANT", tenant)
 		stream, err := storepb.NewStoreClient(p.rpc).Series(ctx, &storepb.SeriesRequest{
-			MaxTime: 1 << 50, Matchers: []*storepb.LabelMatcher{{Name: "__name__", Value: dataset.WholeMetricName}}})
+			MaxTime: 1 << 50,
+			Matchers: []*storepb.LabelMatcher{
+				{Name: "__name__", Value: dataset.WholeMetricName}}})
 		for err == nil {
 			_, err = stream.Recv()
 		}

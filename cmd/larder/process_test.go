@@ -46,7 +46,8 @@ func folder(dir string) string { return "{type: FILESYSTEM, config: {directory: 
 func startProcess(t *testing.T, bucket string, args ...string) *process {
 	t.Helper()
 	return startLarder(t, nil, append([]string{
-		"store", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0", "--objstore.config=" + bucket,
+		"store", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0",
+		"--objstore.config=" + bucket,
 	}, args...)...)
 }
 
@@ -218,7 +219,8 @@ const wideSeries = 4000
 func wideBucket(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	if _, err := dataset.WholeMetric("wide", 1, wideSeries, 30_000).Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
+	if _, err := dataset.WholeMetric("wide", 1, wideSeries, 30_000).
+		Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -257,7 +259,7 @@ func TestReadinessFollowsTheBucket(t *testing.T) {
 		t.Errorf("Info without a bucket: got %v", err)
 	}
 
-	down.Store(false) // nobody has to restart anything
+	down.Store(false) // no restart is needed
 	p.await("readiness changed.*ready=true")
 	if code, body := p.get("/-/ready"); code != http.StatusOK || body != "OK" {
 		t.Errorf("/-/ready: got %d %q", code, body)
@@ -368,7 +370,8 @@ func TestThanosFlagsTakeEffect(t *testing.T) {
 		t.Errorf("without headers on disk there are files: %v, %v", left, err)
 	}
 	_, metrics := p.get("/metrics")
-	for _, want := range []string{"thanos_matchers_cache_hits_total 1", "thanos_matchers_cache_requests_total 2", "thanos_matchers_cache_max_items 100"} {
+	for _, want := range []string{"thanos_matchers_cache_hits_total 1",
+		"thanos_matchers_cache_requests_total 2", "thanos_matchers_cache_max_items 100"} {
 		if !strings.Contains(metrics, want+"\n") {
 			has := regexp.MustCompile(`(?m)^thanos_matchers_cache.*$`).FindAllString(metrics, -1)
 			t.Errorf("/metrics lacks %s: it has %q", want, has)

@@ -85,7 +85,8 @@ func (s shownBlocks) Snapshot() web.Snapshot {
 	view, status := s.catalog.View(), s.catalog.Status()
 	snap := web.Snapshot{
 		Blocks: make([]web.Block, 0, len(view.Blocks)), FromDisk: view.FromDisk,
-		SyncedAt: status.At, CompleteAt: status.LastComplete, Err: status.Err, States: status.States,
+		SyncedAt: status.At, CompleteAt: status.LastComplete, Err: status.Err,
+		States: status.States,
 	}
 	for _, b := range view.Blocks {
 		size := b.IndexSize
@@ -94,8 +95,10 @@ func (s shownBlocks) Snapshot() web.Snapshot {
 		}
 		found, _ := s.irregular.What(b.ID, b.Content)
 		snap.Blocks = append(snap.Blocks, web.Block{
-			ID: b.ID, MinTime: b.MinTime, MaxTime: b.MaxTime, Resolution: b.Resolution, Labels: b.Labels,
-			Level: b.Level, Sources: b.Sources, Series: b.NumSeries, Chunks: b.NumChunks, Size: size,
+			ID: b.ID, MinTime: b.MinTime, MaxTime: b.MaxTime, Resolution: b.Resolution,
+			Labels: b.Labels,
+			Level:  b.Level, Sources: b.Sources, Series: b.NumSeries, Chunks: b.NumChunks,
+			Size:      size,
 			Irregular: found,
 		})
 	}

@@ -13,7 +13,7 @@ import (
 // panics. All other started functions must contain their panics.
 var uncontained = map[string]string{
 	"cmd/larder.storeCommand.run":          "waits for signals; a panic of an actor ends all",
-	"cmd/larder.backend.run":               "Catalog.Run contains syncs; others use panics.Guard.Do",
+	"cmd/larder.backend.run":               "Catalog.Run contains syncs; others use a Guard",
 	"cmd/larder.rpcServer.stop":            "stops grpc's server",
 	"internal/bytecache.NewValues":         "counts for ristretto: calls no other code",
 	"internal/bucket/hedge.Bucket.read":    "calls the client through Contained",

@@ -21,9 +21,7 @@ import (
 	"larder/internal/panics"
 )
 
-func testObject(
-	name string, size int,
-) Object {
+func testObject(name string, size int) Object {
 	return Object{Name: name, Size: int64(size), ID: 1}
 }
 
@@ -154,9 +152,8 @@ func TestRefusedSpendDoesNotHarmJoiners(t *testing.T) {
 			synctest.Wait()
 			return refused
 		}}
-		if _, err := r.Fetch(t.Context(), obj, []Span{{0, 10}, {8000, 8001}}, acct); !errors.Is(
-			err, refused,
-		) {
+		_, err := r.Fetch(t.Context(), obj, []Span{{0, 10}, {8000, 8001}}, acct)
+		if !errors.Is(err, refused) {
 			t.Errorf("got %v", err)
 		}
 		if err := <-joined; err != nil {

@@ -122,7 +122,8 @@ func TestFlagsAllGiven(t *testing.T) {
 			value = strings.Trim(shown, `"`)
 		}
 		switch {
-		case slices.Contains([]string{"data-dir", "http-address", "grpc-address", "objstore.config", "objstore.config-file"}, name):
+		case slices.Contains([]string{"data-dir", "http-address", "grpc-address", "objstore.config",
+			"objstore.config-file"}, name):
 		// lists; by default of no member
 		case slices.Contains([]string{"grpc-server-tls-ciphers", "grpc-server-tls-curves"}, name):
 		case value == "true":
@@ -173,7 +174,8 @@ func ask(t *testing.T, bin string) commandLine {
 		t.Fatalf("%s: %v", resp.Status, err)
 	}
 	c.values = body.Data
-	for _, ownPlace := range []string{"data-dir", "http-address", "grpc-address", "objstore.config", "objstore.config-file"} {
+	for _, ownPlace := range []string{"data-dir", "http-address", "grpc-address", "objstore.config",
+		"objstore.config-file"} {
 		if _, ok := c.values[ownPlace]; ok {
 			c.values[ownPlace] = "" // given by this test
 		}
@@ -187,7 +189,8 @@ func start(
 ) (*gateway.Larder, error) {
 	t.Helper()
 	conf := filepath.Join(t.TempDir(), "bucket.yml")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, "type: FILESYSTEM\nconfig:\n  directory: %q\n", b.Dir), 0o600); err != nil {
+	if err := os.WriteFile(conf, fmt.Appendf(nil, "type: FILESYSTEM\nconfig:\n  directory: %q\n",
+		b.Dir), 0o600); err != nil {
 		return nil, err
 	}
 	addrs, err := process.FreePorts(2)
@@ -219,11 +222,13 @@ func manual(text string) map[string]string {
 	shown := map[string]string{}
 	in := true
 	for line := range strings.Lines(text) {
-		if m := regexp.MustCompile(`^\\fB([a-z][a-z-]*)(?: \[<flags>\])?\\fR$`).FindStringSubmatch(strings.TrimSpace(line)); m != nil {
+		if m := regexp.MustCompile(`^\\fB([a-z][a-z-]*)(?: \[<flags>\])?\\fR$`).
+			FindStringSubmatch(strings.TrimSpace(line)); m != nil {
 			in = m[1] == "store"
 			continue
 		}
-		if m := regexp.MustCompile(`^\\fB(?:-., )?--([a-zA-Z_.-]+)(?:=(.*))?\\fR$`).FindStringSubmatch(strings.TrimSpace(line)); m != nil &&
+		if m := regexp.MustCompile(`^\\fB(?:-., )?--([a-zA-Z_.-]+)(?:=(.*))?\\fR$`).
+			FindStringSubmatch(strings.TrimSpace(line)); m != nil &&
 			in {
 			shown[m[1]] = m[2]
 		}

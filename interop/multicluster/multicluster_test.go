@@ -59,7 +59,8 @@ func makeBucket(t *testing.T) string {
 		)
 	}
 	dir := t.TempDir()
-	if _, err := tsdb.CreateBlock(all, dir, fleet.BlockMillis, slog.New(slog.DiscardHandler)); err != nil {
+	if _, err := tsdb.CreateBlock(all, dir, fleet.BlockMillis,
+		slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	bucket := &fleet.Bucket{Dir: t.TempDir()}
@@ -128,7 +129,8 @@ http {
 		t.Fatal(err)
 	}
 	p, err := process.Start(context.Background(), process.Options{
-		Name: "nginx", Bin: bin, Args: []string{"-p", dir, "-e", "stderr", "-c", file}, Ready: process.Listening(addrs[0]),
+		Name: "nginx", Bin: bin, Args: []string{"-p", dir, "-e", "stderr", "-c", file},
+		Ready: process.Listening(addrs[0]),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -171,7 +173,8 @@ func TestQuerierBehindAProxy(t *testing.T) {
 	proxy := startProxy(t, ours, larder.Addr)
 	querierID, strangerID := ours.issue("querier.test"), theirs.issue("stranger.test")
 
-	for _, way := range []struct{ name, addr, server string }{{"directly", larder.Addr, "larder.test"}, {"through the proxy", proxy, "proxy.test"}} {
+	for _, way := range []struct{ name, addr, server string }{
+		{"directly", larder.Addr, "larder.test"}, {"through the proxy", proxy, "proxy.test"}} {
 		t.Run(way.name, func(t *testing.T) {
 			q, err := neighbour.StartQuerier(
 				ctx,
@@ -230,7 +233,8 @@ func TestQuerierBehindAProxy(t *testing.T) {
 				t.Error("plain text: no error")
 			}
 
-			for name, id := range map[string]*identity{"without a certificate": nil, "with a certificate of another authority": &strangerID} {
+			for name, id := range map[string]*identity{"without a certificate": nil,
+				"with a certificate of another authority": &strangerID} {
 				args := append(
 					[]string{"--endpoint=" + way.addr},
 					clientFlags(ours, way.server, id)...)
@@ -241,7 +245,9 @@ func TestQuerierBehindAProxy(t *testing.T) {
 					t.Fatal(err)
 				}
 				closeAtEnd(t, "thanos query "+name, q)
-				if err := q.Wait(ctx, func(context.Context) bool { return strings.Contains(q.Log(), "update of endpoint failed") }); err != nil {
+				if err := q.Wait(ctx, func(context.Context) bool {
+					return strings.Contains(q.Log(), "update of endpoint failed")
+				}); err != nil {
 					t.Errorf("a Querier %s has not been refused: %v", name, err)
 				}
 				if r, err := q.Instant(ctx, "shelf", at, neighbour.Params{}); err != nil ||

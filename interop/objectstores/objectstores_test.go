@@ -104,10 +104,13 @@ func TestObjectStoreCredentials(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			yaml := s.start(t)
 			p, url := launch(t, larder(t), s.spoil(yaml))
-			if err := p.Wait(t.Context(), func(context.Context) bool { return strings.Contains(p.Log(), s.refusal) }); err != nil {
+			if err := p.Wait(t.Context(), func(context.Context) bool {
+				return strings.Contains(p.Log(), s.refusal)
+			}); err != nil {
 				t.Fatalf("larder does not say %q: %v", s.refusal, err)
 			}
-			if body, code := get(t.Context(), url+"/-/ready"); code != http.StatusServiceUnavailable {
+			if body, code := get(t.Context(),
+				url+"/-/ready"); code != http.StatusServiceUnavailable {
 				t.Errorf("/-/ready: %d %s", code, body)
 			}
 			t.Logf("proved: %s: wrong credentials are no empty bucket", s.name)

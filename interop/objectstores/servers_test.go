@@ -39,14 +39,16 @@ var stores = []store{
 		name:  "S3",
 		start: func(t *testing.T) string { return startS3(t) },
 		spoil: func(yaml string) string {
-			return strings.Replace(yaml, "access_key: larder", "access_key: somebody", 1)
+			return strings.Replace(yaml, "access_key: larder", "access_key: another", 1)
 		},
 		refusal: "access key ID",
 	},
 	{
-		name:    "GCS",
-		start:   startGCS,
-		spoil:   func(yaml string) string { return strings.Replace(yaml, "larder@test", "somebody@test", 1) },
+		name:  "GCS",
+		start: startGCS,
+		spoil: func(yaml string) string {
+			return strings.Replace(yaml, "larder@test", "another@test", 1)
+		},
 		refusal: "invalid_grant",
 	},
 	{
@@ -150,7 +152,8 @@ func startGCS(t *testing.T) string {
 		t.Fatal(err)
 	}
 	account, err := json.Marshal(map[string]string{
-		"type": "service_account", "project_id": "test", "client_email": "larder@test", "private_key_id": "1", "token_uri": tokens.URL,
+		"type": "service_account", "project_id": "test", "client_email": "larder@test",
+		"private_key_id": "1", "token_uri": tokens.URL,
 		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
 	})
 	if err != nil {

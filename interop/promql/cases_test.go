@@ -45,7 +45,8 @@ func TestQueryCases(t *testing.T) {
 	}
 	q := s.querier(endpoints, "--query.replica-label=replica")
 	for _, x := range questions {
-		for _, side := range []struct{ name, addr string }{{"larder", larders[x.bucket]}, {"thanos store", stores[x.bucket]}} {
+		for _, side := range []struct{ name, addr string }{{"larder", larders[x.bucket]},
+			{"thanos store", stores[x.bucket]}} {
 			r, err := q.Instant(
 				t.Context(), x.query, x.at, at(neighbour.Params{}, []string{side.addr}),
 			)

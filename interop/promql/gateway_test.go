@@ -70,7 +70,8 @@ func replicated(t *testing.T, s *stage, seed uint64) *fleet.Bucket {
 			t.Fatal(err)
 		}
 		for _, m := range metas[:2] {
-			if _, err := bucket.Downsample(ctx, m, scratch, fleet.FiveMinutes, fleet.OneHour); err != nil {
+			if _, err := bucket.Downsample(ctx, m, scratch, fleet.FiveMinutes,
+				fleet.OneHour); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -117,7 +118,8 @@ func TestQueryGateway(t *testing.T) {
 					Dedup: new(
 						r.IntN(3) > 0,
 					), Engine: []string{"prometheus", "prometheus", "thanos"}[r.IntN(3)],
-					MaxSourceResolution: []string{"", "0s", "5m", "1h", "auto"}[r.IntN(5)], Stats: true,
+					MaxSourceResolution: []string{"", "0s", "5m", "1h", "auto"}[r.IntN(5)],
+					Stats:               true,
 				}
 				q := plain
 				if r.IntN(4) == 0 {
@@ -146,7 +148,8 @@ func TestQueryGateway(t *testing.T) {
 	})
 	t.Run("labels", func(t *testing.T) {
 		n := 0
-		for _, x := range [][2][]string{{larder.single, thanos.single}, {larder.replicas, thanos.replicas}, {larder.shards, thanos.shards}} {
+		for _, x := range [][2][]string{{larder.single, thanos.single},
+			{larder.replicas, thanos.replicas}, {larder.shards, thanos.shards}} {
 			n += compareLabels(t, plain.Client, options, seed, x[0], x[1])
 		}
 		t.Logf(
@@ -201,7 +204,8 @@ func compareLabels(
 	ctx := context.Background()
 	r := rand.New(rand.NewPCG(seed, 0x6c6162))
 	matches := [][]string{
-		nil, {`up`}, {`{job=~"a.*"}`}, {`http_requests_total{code!~"2.."}`, `pod_ready{zone=""}`}, {`{cluster="eu"}`}, {`{__name__=~".+", replica="1"}`},
+		nil, {`up`}, {`{job=~"a.*"}`}, {`http_requests_total{code!~"2.."}`, `pod_ready{zone=""}`},
+		{`{cluster="eu"}`}, {`{__name__=~".+", replica="1"}`},
 		{`{cluster="us", job="größe"}`}, {`nothing`}, {`mixed`},
 	}
 	n, empty := 0, 0
@@ -211,7 +215,8 @@ func compareLabels(
 		end := start + r.Int64N(o.To-start) + 1
 		p := neighbour.Params{Dedup: new(r.IntN(2) == 0)}
 		kind := r.IntN(3)
-		name := []string{"__name__", "job", "pod", "le", "cluster", "replica", "version", "missing"}[r.IntN(8)]
+		name := []string{"__name__", "job", "pod", "le", "cluster", "replica", "version",
+			"missing"}[r.IntN(8)]
 		question := func(addrs []string) *neighbour.List {
 			var l *neighbour.List
 			var err error
@@ -229,7 +234,8 @@ func compareLabels(
 			return l
 		}
 		want, got := question(thanos), question(larder)
-		if a, b := fmt.Sprint(want.Code, want.ErrorType, want.Warnings, want.Items), fmt.Sprint(got.Code, got.ErrorType, got.Warnings, got.Items); a != b {
+		if a, b := fmt.Sprint(want.Code, want.ErrorType, want.Warnings, want.Items),
+			fmt.Sprint(got.Code, got.ErrorType, got.Warnings, got.Items); a != b {
 			t.Errorf(
 				"seed %d: label API %d (label %s) match %q from %d to %d dedup=%t:\nwant %.500s\ngot  %.500s",
 				seed, kind, name, match, start, end, *p.Dedup, a, b,

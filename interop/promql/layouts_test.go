@@ -120,7 +120,8 @@ func layoutQuery(r *rand.Rand, l *layout.Layout) promgen.Query {
 		ms = append(ms, `__name__=~".+"`)
 	}
 	text := fmt.Sprintf([]string{
-		"%s", "%s offset 20m", "count(%s)", "sum(%s)", "max_over_time(%s[30m])", "count_over_time(%s[1h])", "avg_over_time(%s[20m])", "rate(%s[10m])",
+		"%s", "%s offset 20m", "count(%s)", "sum(%s)", "max_over_time(%s[30m])",
+		"count_over_time(%s[1h])", "avg_over_time(%s[20m])", "rate(%s[10m])",
 		"sum_over_time(%s[45m])", "min(%s)",
 	}[r.IntN(10)], "{"+strings.Join(ms, ", ")+"}")
 	q := promgen.Query{Text: text, Start: b.MinTime + r.Int64N(b.MaxTime-b.MinTime)}

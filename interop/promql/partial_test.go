@@ -130,7 +130,8 @@ func TestQueryPartialResponse(t *testing.T) {
 			}
 		}
 		// A store that has recovered is asked again.
-		if r := instant(t, q, everything, neighbour.Params{PartialResponse: new(false)}, healthy, overLarder.Addr); !r.OK() ||
+		if r := instant(t, q, everything, neighbour.Params{PartialResponse: new(false)}, healthy,
+			overLarder.Addr); !r.OK() ||
 			len(r.Warnings) > 0 {
 			t.Errorf("%s: after the faults: %+v", strategy, r.Answer)
 		}
@@ -169,7 +170,8 @@ func TestQueryPartialResponseOfDamage(t *testing.T) {
 			)
 		}
 		// Queries that do not need the block are answered.
-		if r, err := q.Instant(context.Background(), everything, fleet.From+fleet.BlockMillis/2, neighbour.Params{PartialResponse: new(false)}); err != nil ||
+		if r, err := q.Instant(context.Background(), everything, fleet.From+fleet.BlockMillis/2,
+			neighbour.Params{PartialResponse: new(false)}); err != nil ||
 			!r.OK() ||
 			len(r.Series) <= len(whole.Series) {
 			t.Errorf("%s: a query about another block: %+v, %v", strategy, r, err)
@@ -270,7 +272,8 @@ func TestQueryLimits(t *testing.T) {
 	seed := settings.Seed(t)
 	bucket := oneCluster(t, s, seed, "eu")
 	n := 0
-	for _, limit := range []string{"--store.limits.request-series=40", "--store.limits.request-samples=6000", "--store.grpc.downloaded-bytes-limit=1KB"} {
+	for _, limit := range []string{"--store.limits.request-series=40",
+		"--store.limits.request-samples=6000", "--store.grpc.downloaded-bytes-limit=1KB"} {
 		larder, thanos := s.larderOver(bucket.Dir, limit), s.storeOver(bucket.Dir, limit)
 		q := s.querier([]string{larder, thanos})
 		for _, query := range []string{everything, `up{job="api"}`, `count(pod_ready)`} {

@@ -42,7 +42,8 @@ func TestPrometheusBlocks(t *testing.T) {
 	var dirs, thanos []string
 	for _, x := range servers {
 		dir := s.folder(x.name)
-		if err := x.writer.Write(ctx, dir, fleet.Samples{Seed: seed, Blocks: 3, Newest: x.newest}); err != nil {
+		if err := x.writer.Write(
+			ctx, dir, fleet.Samples{Seed: seed, Blocks: 3, Newest: x.newest}); err != nil {
 			t.Fatal(err)
 		}
 		bucket := fleet.Bucket{Dir: s.folder("bucket")}
@@ -51,7 +52,8 @@ func TestPrometheusBlocks(t *testing.T) {
 		}
 		dirs, addrs = append(dirs, dir), append(addrs, s.larderOver(bucket.Dir))
 		readable := fleet.Bucket{Dir: s.folder("readable")}
-		if _, err := readable.Add(dirs[x.reference], map[string]string{"cluster": x.name}); err != nil {
+		if _, err := readable.Add(dirs[x.reference],
+			map[string]string{"cluster": x.name}); err != nil {
 			t.Fatal(err)
 		}
 		thanos = append(thanos, s.storeOver(readable.Dir))
@@ -64,7 +66,8 @@ func TestPrometheusBlocks(t *testing.T) {
 					i,
 				), queries: x.queries, about: "blocks of the TSDB (" + x.name + ")",
 				options: promgen.Options{
-					From: fleet.From, To: fleet.From + 3*fleet.BlockMillis, External: map[string][]string{"cluster": {x.name, "nowhere"}},
+					From: fleet.From, To: fleet.From + 3*fleet.BlockMillis,
+					External: map[string][]string{"cluster": {x.name, "nowhere"}},
 				},
 				prometheus: s.openPrometheus(
 					dirs[x.reference], map[string]string{"cluster": x.name},

@@ -60,7 +60,8 @@ func TestPrometheusServer(t *testing.T) {
 	q := s.querier([]string{larder, thanos}, "--query.replica-label=replica")
 	asked := 0
 	compare(t, &comparison{
-		seed: seed*10 + 5, queries: settings.Choose(400, 4000), about: fmt.Sprintf("%d blocks of the Prometheus server", len(metas)),
+		seed: seed*10 + 5, queries: settings.Choose(400, 4000),
+		about:      fmt.Sprintf("%d blocks of the Prometheus server", len(metas)),
 		options:    promgen.Options{From: fleet.From, To: to},
 		prometheus: s.openPrometheus(blocks, nil),
 		larder: func(query promgen.Query) (*neighbour.Result, error) {
@@ -91,7 +92,8 @@ func TestPrometheusServer(t *testing.T) {
 		},
 	})
 	// Only unmodified native histograms: calculations with them were redefined.
-	for _, text := range []string{`rpc_duration_seconds`, `rpc_wait_seconds{job=~"api|db"}`, `rpc_duration_seconds offset 1h`} {
+	for _, text := range []string{`rpc_duration_seconds`, `rpc_wait_seconds{job=~"api|db"}`,
+		`rpc_duration_seconds offset 1h`} {
 		query := promgen.Query{Text: text, Start: fleet.From + 777, End: to, Step: 300_000}
 		want, err := ask(server.Client, query, neighbour.Params{})
 		if err != nil {
@@ -131,7 +133,8 @@ func TestPrometheusBackfill(t *testing.T) {
 	if err := os.WriteFile(in, []byte(text.String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if msg, err := exec.Command(promtool, "tsdb", "create-blocks-from", "openmetrics", in, out).CombinedOutput(); err != nil {
+	if msg, err := exec.Command(promtool, "tsdb", "create-blocks-from", "openmetrics", in, out).
+		CombinedOutput(); err != nil {
 		t.Fatalf("promtool: %v\n%s", err, msg)
 	}
 	bucket := &fleet.Bucket{Dir: s.folder("bucket")}
@@ -143,7 +146,8 @@ func TestPrometheusBackfill(t *testing.T) {
 	ref := s.openPrometheus(out, map[string]string{"source": "backfill"})
 	n := 0
 	for _, text := range []string{
-		`parcels_total`, `sum by (kind) (increase(parcels_total[30m]))`, `parcels_total{depot!~"d[01]", source="backfill"}`, `count(parcels_total)`,
+		`parcels_total`, `sum by (kind) (increase(parcels_total[30m]))`,
+		`parcels_total{depot!~"d[01]", source="backfill"}`, `count(parcels_total)`,
 		`parcels_total{kind="größe 1"} offset 1h`,
 	} {
 		query := promgen.Query{

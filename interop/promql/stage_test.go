@@ -41,10 +41,14 @@ var (
 	)
 	buildWriters = map[fleet.Version]func() (*fleet.Writer, error){
 		fleet.Thanos: sync.OnceValues(
-			func() (*fleet.Writer, error) { return fleet.Build(context.Background(), fleet.Thanos, "../..") },
+			func() (*fleet.Writer, error) {
+				return fleet.Build(context.Background(), fleet.Thanos, "../..")
+			},
 		),
 		fleet.Larder: sync.OnceValues(
-			func() (*fleet.Writer, error) { return fleet.Build(context.Background(), fleet.Larder, "../..") },
+			func() (*fleet.Writer, error) {
+				return fleet.Build(context.Background(), fleet.Larder, "../..")
+			},
 		),
 	}
 )
@@ -68,7 +72,8 @@ func (s *stage) writer(v fleet.Version) *fleet.Writer {
 func (s *stage) heads(seed uint64) string {
 	s.t.Helper()
 	dir := s.folder("head")
-	if err := s.writer(fleet.Thanos).Write(context.Background(), dir, fleet.Samples{Seed: seed, Blocks: 3}); err != nil {
+	if err := s.writer(fleet.Thanos).
+		Write(context.Background(), dir, fleet.Samples{Seed: seed, Blocks: 3}); err != nil {
 		s.t.Fatal(err)
 	}
 	return dir

@@ -63,9 +63,11 @@ func start(t *testing.T, thanosFlags, larderFlags []string) *pair {
 		t.Fatal(err)
 	}
 	// They have no index, which the list of blocks does not need.
-	for id, meta := range map[string]string{"01ARZ3NDEKTSV4RRFFQ69G5FAV": everyField, "01ARZ3NDEKTSV4RRFFQ69G5FAY": fewFields} {
+	for id, meta := range map[string]string{"01ARZ3NDEKTSV4RRFFQ69G5FAV": everyField,
+		"01ARZ3NDEKTSV4RRFFQ69G5FAY": fewFields} {
 		dir := filepath.Join(p.thanosBucket, id)
-		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "meta.json"), []byte(meta), 0o644)); err != nil {
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "meta.json"),
+			[]byte(meta), 0o644)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -134,7 +136,9 @@ func ask(t *testing.T, base string, q request) reply {
 		req.Header.Set(q.header[0], q.header[1])
 	}
 	c := http.Client{
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse
+		},
 	}
 	resp, err := c.Do(req)
 	if err != nil {
@@ -163,7 +167,8 @@ func (p *pair) same(q request) reply {
 // headers returns the headers with a meaning; others depend on the server.
 func headers() []string {
 	return []string{
-		"Access-Control-Allow-Headers", "Access-Control-Allow-Methods", "Access-Control-Allow-Origin", "Access-Control-Expose-Headers",
+		"Access-Control-Allow-Headers", "Access-Control-Allow-Methods",
+		"Access-Control-Allow-Origin", "Access-Control-Expose-Headers",
 		"Allow", "Cache-Control", "Content-Type", "Vary",
 	}
 }

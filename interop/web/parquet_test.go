@@ -41,7 +41,8 @@ func newConverted(t *testing.T) *converted {
 func (c *converted) write(modified time.Time, content []byte, path ...string) {
 	c.t.Helper()
 	file := filepath.Join(path...)
-	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, content, 0o644), os.Chtimes(file, modified, modified)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755),
+		os.WriteFile(file, content, 0o644), os.Chtimes(file, modified, modified)); err != nil {
 		c.t.Fatal(err)
 	}
 }

@@ -89,8 +89,10 @@ func TestSameAnswers(t *testing.T) {
 			}
 		}
 		for _, name := range []string{
-			"objstore.config", "objstore.config-file", "bucket-web-label", "web.disable", "web.external-prefix", "web.prefix-header", "web.disable-cors",
-			"cache-index-header", "block-discovery-strategy", "store.grpc.series-max-concurrency", "selector.relabel-config", "grpc-server-tls-min-version",
+			"objstore.config", "objstore.config-file", "bucket-web-label", "web.disable",
+			"web.external-prefix", "web.prefix-header", "web.disable-cors",
+			"cache-index-header", "block-discovery-strategy", "store.grpc.series-max-concurrency",
+			"selector.relabel-config", "grpc-server-tls-min-version",
 		} {
 			if want[name] == nil || want[name] != got[name] {
 				t.Errorf("--%s: larder shows %v, thanos %v", name, got[name], want[name])
@@ -112,7 +114,8 @@ func TestSameAnswers(t *testing.T) {
 		p.same(request{method: "POST", path: "/api/v1/blocks"})
 		p.same(request{method: "POST", path: "/api/v1/status/flags"})
 		p.same(request{path: "/api/v1/blocks/mark"})
-		for _, path := range []string{"/", "/blocks", "/loaded", "/metrics", "/debug/pprof/", "/debug/fgprof?seconds=1"} {
+		for _, path := range []string{"/", "/blocks", "/loaded", "/metrics", "/debug/pprof/",
+			"/debug/fgprof?seconds=1"} {
 			want, got := ask(
 				t, p.thanos, request{path: path},
 			), ask(
@@ -125,8 +128,10 @@ func TestSameAnswers(t *testing.T) {
 	})
 
 	t.Run("marks are refused", func(t *testing.T) {
-		for _, form := range []string{"", "id=01ARZ3NDEKTSV4RRFFQ69G5FAV&action=DELETION", "id=01ARZ3NDEKTSV4RRFFQ69G5FAV&action=NO_COMPACTION"} {
-			if r := p.same(request{method: "POST", path: "/api/v1/blocks/mark", form: form}); r.code != 400 {
+		for _, form := range []string{"", "id=01ARZ3NDEKTSV4RRFFQ69G5FAV&action=DELETION",
+			"id=01ARZ3NDEKTSV4RRFFQ69G5FAV&action=NO_COMPACTION"} {
+			if r := p.same(request{method: "POST", path: "/api/v1/blocks/mark",
+				form: form}); r.code != 400 {
 				t.Errorf("%q: %d %s", form, r.code, r.body)
 			}
 		}
@@ -142,7 +147,8 @@ func TestSameAnswers(t *testing.T) {
 // TestMarks: with admin operations larder writes the same as Thanos, and its next sync honours it.
 func TestMarks(t *testing.T) {
 	p := start(t, []string{"--web.prefix-header=X-Prefix"}, []string{
-		"--web.prefix-header=X-Prefix", "--enable-admin-operations", "--sync-block-duration=500ms", "--ignore-deletion-marks-delay=0s",
+		"--web.prefix-header=X-Prefix", "--enable-admin-operations", "--sync-block-duration=500ms",
+		"--ignore-deletion-marks-delay=0s",
 	})
 	const id, other = "01ARZ3NDEKTSV4RRFFQ69G5FAV", "01ARZ3NDEKTSV4RRFFQ69G5FAY"
 	before := files(t, p.larderBucket)
@@ -151,7 +157,8 @@ func TestMarks(t *testing.T) {
 	}
 	mark := func(form string, code int) {
 		t.Helper()
-		if r := p.same(request{method: "POST", path: "/api/v1/blocks/mark", form: form}); r.code != code {
+		if r := p.same(request{method: "POST", path: "/api/v1/blocks/mark",
+			form: form}); r.code != code {
 			t.Errorf("%q: %d %s", form, r.code, r.body)
 		}
 	}
@@ -199,7 +206,9 @@ func TestMarks(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" || len(want) != 3 {
 		t.Errorf("thanos wrote %d marks (-thanos +larder)\n%s", len(want), diff)
 	}
-	if err := p.larderProcess.Wait(t.Context(), func(ctx context.Context) bool { return !p.loaded(ctx, id) }); err != nil {
+	if err := p.larderProcess.Wait(t.Context(), func(ctx context.Context) bool {
+		return !p.loaded(ctx, id)
+	}); err != nil {
 		t.Errorf("the mark is not honoured: %v", err)
 	}
 	if !p.loaded(t.Context(), other) {
@@ -208,7 +217,8 @@ func TestMarks(t *testing.T) {
 
 	// What Thanos does not reject.
 	const unknown = "01ARZ3NDEKTSV4RRFFQ69G5FAZ"
-	if r := ask(t, p.larder, request{method: "POST", path: "/api/v1/blocks/mark", form: "id=" + unknown + "&action=DELETION"}); r.code != 400 ||
+	if r := ask(t, p.larder, request{method: "POST", path: "/api/v1/blocks/mark",
+		form: "id=" + unknown + "&action=DELETION"}); r.code != 400 ||
 		!strings.Contains(r.body, "no such block") {
 		t.Errorf("a block that is not there: %d %s", r.code, r.body)
 	}
@@ -283,13 +293,15 @@ func TestPrefixAndNoCORS(t *testing.T) {
 	p := start(t, flags, flags)
 	p.prefixed("a prefix in a flag", request{}, "/pre/fix")
 	p.prefixed("both", request{header: [2]string{"X-Prefix", "/other"}}, "/pre/fix")
-	for _, path := range []string{"/pre/fix", "/pre/fix/", "/pre/fix/blocks", "/pre/fix/api/v1/blocks"} {
+	for _, path := range []string{"/pre/fix", "/pre/fix/", "/pre/fix/blocks",
+		"/pre/fix/api/v1/blocks"} {
 		if r := p.same(request{path: path}); r.code != 404 {
 			t.Errorf("%s: %d", path, r.code)
 		}
 	}
 	for _, q := range []request{
-		{path: "/api/v1/blocks"}, {method: "OPTIONS", path: "/api/v1/blocks"}, {method: "POST", path: "/api/v1/blocks/mark"}, {method: "POST", path: "/api/v1/blocks"},
+		{path: "/api/v1/blocks"}, {method: "OPTIONS", path: "/api/v1/blocks"},
+		{method: "POST", path: "/api/v1/blocks/mark"}, {method: "POST", path: "/api/v1/blocks"},
 	} {
 		if r := p.same(q); r.header.Get("Access-Control-Allow-Origin") != "" {
 			t.Errorf("%+v: %v", q, r.header)
@@ -301,7 +313,8 @@ func TestPrefixAndNoCORS(t *testing.T) {
 func TestDisabled(t *testing.T) {
 	flags := []string{"--web.disable"}
 	p := start(t, flags, flags)
-	for _, path := range []string{"/", "/blocks", "/loaded", "/api/v1/blocks", "/api/v1/status/flags", "/api/v1/status/buildinfo", "/favicon.ico"} {
+	for _, path := range []string{"/", "/blocks", "/loaded", "/api/v1/blocks",
+		"/api/v1/status/flags", "/api/v1/status/buildinfo", "/favicon.ico"} {
 		if r := p.same(request{path: path}); r.code != 404 {
 			t.Errorf("%s: %d", path, r.code)
 		}
@@ -310,7 +323,8 @@ func TestDisabled(t *testing.T) {
 	p.same(request{method: "POST", path: "/api/v1/blocks/mark"})
 	p.same(request{path: "/-/ready"})
 	for _, path := range []string{"/metrics", "/debug/pprof/"} {
-		if want, got := ask(t, p.thanos, request{path: path}), ask(t, p.larder, request{path: path}); want.code != 200 ||
+		if want, got := ask(t, p.thanos, request{path: path}),
+			ask(t, p.larder, request{path: path}); want.code != 200 ||
 			got.code != 200 {
 			t.Errorf("%s: larder answers %d, thanos %d", path, got.code, want.code)
 		}

@@ -222,7 +222,10 @@ func awaitUploads(
 ) map[ulid.ULID]*metadata.Meta {
 	t.Helper()
 	var all map[ulid.ULID]*metadata.Meta
-	if err := p.Wait(t.Context(), func(context.Context) bool { all, _ = metas(t, b); return len(all) >= n }); err != nil {
+	if err := p.Wait(t.Context(), func(context.Context) bool {
+		all, _ = metas(t, b)
+		return len(all) >= n
+	}); err != nil {
 		t.Fatalf("%d blocks are in the bucket, want %d: %v", len(all), n, err)
 	}
 	return all

@@ -114,7 +114,8 @@ func compact(t *testing.T, bin string, b gateway.Bucket, dir string, extra ...st
 		t.Fatal(err)
 	}
 	run(t, "thanos compact", bin, append([]string{
-		"compact", "--data-dir=" + dir, objstore(b), "--http-address=" + http[0], "--log.level=warn", "--consistency-delay=0s",
+		"compact", "--data-dir=" + dir, objstore(b), "--http-address=" + http[0],
+		"--log.level=warn", "--consistency-delay=0s",
 	}, extra...)...)
 }
 
@@ -190,7 +191,9 @@ func watching(t *testing.T, s *serving, truth samples.Set) *watch {
 
 func labelsAre(ctx context.Context, c *gateway.Client, name string, want ...string) error {
 	a, err := answer.Ask(ctx, c, &query.Query{Values: &storepb.LabelValuesRequest{
-		Label: name, End: 1 << 50, Matchers: []storepb.LabelMatcher{{Type: storepb.LabelMatcher_EQ, Name: labels.MetricName, Value: "requests_total"}},
+		Label: name, End: 1 << 50,
+		Matchers: []storepb.LabelMatcher{
+			{Type: storepb.LabelMatcher_EQ, Name: labels.MetricName, Value: "requests_total"}},
 	}})
 	switch {
 	case err != nil:
@@ -280,9 +283,11 @@ func TestCompactorRunsWhileLarderServes(t *testing.T) {
 			if m.Thanos.Labels["replica"] != "" && m.MaxTime != edges[len(edges)-1] {
 				t.Errorf("block %s of a replica is left", m.ULID)
 			}
-			shapes[fmt.Sprintf("%dh at %ds", (m.MaxTime-m.MinTime)/h, m.Thanos.Downsample.Resolution/1000)] = true
+			shapes[fmt.Sprintf("%dh at %ds", (m.MaxTime-m.MinTime)/h,
+				m.Thanos.Downsample.Resolution/1000)] = true
 		}
-		for _, want := range [][]string{{"48h at 0s", "48h at 300s"}, {"336h at 0s", "336h at 300s", "336h at 3600s"}}[stage] {
+		for _, want := range [][]string{{"48h at 0s", "48h at 300s"},
+			{"336h at 0s", "336h at 300s", "336h at 3600s"}}[stage] {
 			if !shapes[want] {
 				t.Errorf(
 					"stage %d: the compactor made no block of %s, but %v", stage, want,

@@ -172,7 +172,8 @@ func TestReceiveTenantsAreServed(t *testing.T) {
 	receive, err := neighbour.Start(
 		t.Context(),
 		neighbour.Options{Bin: thanos, Name: "receive", Args: []string{
-			"--tsdb.path=" + t.TempDir(), objstore(b), `--label=receive="r0"`, "--remote-write.address=" + ports[0], "--receive.capnproto-address=" + ports[1],
+			"--tsdb.path=" + t.TempDir(), objstore(b), `--label=receive="r0"`,
+			"--remote-write.address=" + ports[0], "--receive.capnproto-address=" + ports[1],
 		}},
 	)
 	if err != nil {
@@ -291,7 +292,8 @@ func TestRuleBlocksAreServed(t *testing.T) {
 			t.Context(),
 			neighbour.Options{Bin: thanos, Name: "rule", Args: []string{
 				"--data-dir=" + data, "--rule-file=" + rules, "--query=http://" + querier.HTTPAddr, `--label=ruler="r0"`, `--label=replica="a"`,
-				"--alert.label-drop=replica", "--eval-interval=1s", "--tsdb.block-duration=1s", objstore(b),
+				"--alert.label-drop=replica", "--eval-interval=1s", "--tsdb.block-duration=1s",
+				objstore(b),
 			}},
 		)
 		if err != nil {
@@ -345,7 +347,8 @@ func TestRuleBlocksAreServed(t *testing.T) {
 			"larder's %d samples are not the ruler's %d: %s", got.Points(), recorded.Points(), d,
 		)
 	}
-	name := labels.FromStrings(labels.MetricName, "cluster:requests:sum", "cluster", "solo", "level", "cluster", "ruler", "r0", "replica", "a").
+	name := labels.FromStrings(labels.MetricName, "cluster:requests:sum", "cluster", "solo",
+		"level", "cluster", "ruler", "r0", "replica", "a").
 		String()
 	if len(got) != 1 || got[name] == nil {
 		t.Errorf("larder has %v, want %s", got, name)
@@ -355,7 +358,8 @@ func TestRuleBlocksAreServed(t *testing.T) {
 			t.Fatalf("the rule came to %v at %d, want %v", p.V, p.T, want)
 		}
 	}
-	if n, failed := metric(t, second.HTTPAddr, "prometheus_rule_evaluations_total"), metric(t, second.HTTPAddr, "prometheus_rule_evaluation_failures_total"); n == 0 ||
+	if n, failed := metric(t, second.HTTPAddr, "prometheus_rule_evaluations_total"),
+		metric(t, second.HTTPAddr, "prometheus_rule_evaluation_failures_total"); n == 0 ||
 		failed != 0 {
 		t.Errorf("%v evaluations, of which %v failed", n, failed)
 	}

@@ -382,7 +382,8 @@ func TestReservationGrowsFromSmallToLarge(t *testing.T) {
 		want bool
 	}{{6, true}, {6, false}, {5, true}, {1, false}} {
 		if got := r.TryReserve(s.n); got != s.want {
-			t.Errorf("TryReserve(%d) with %d reserved: got %v, want %v", s.n, r.Bytes(), got, s.want)
+			t.Errorf("TryReserve(%d) with %d reserved: got %v, want %v", s.n, r.Bytes(), got,
+				s.want)
 		}
 		checkInvariant(t, a)
 	}
@@ -413,7 +414,9 @@ func TestAllowanceMetrics(t *testing.T) {
 		got := gathered(t, reg)
 		maps.DeleteFunc(
 			got,
-			func(name string, _ float64) bool { return !strings.HasPrefix(name, "larder_request_allowance") },
+			func(name string, _ float64) bool {
+				return !strings.HasPrefix(name, "larder_request_allowance")
+			},
 		)
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("metrics (-want +got):\n%s", diff)

@@ -129,7 +129,8 @@ func TestGateFirstComeFirstServed(t *testing.T) {
 // TestGateLeavesPlacesToSmallRequests: a small request finds a place however many large ones run
 // and wait. A waiting large request gets a place however many small ones arrive.
 func TestGateLeavesPlacesToSmallRequests(t *testing.T) {
-	for _, c := range []struct{ places, large int }{{1, 1}, {2, 1}, {3, 2}, {4, 3}, {8, 6}, {20, 15}} {
+	for _, c := range []struct{ places, large int }{{1, 1}, {2, 1}, {3, 2}, {4, 3}, {8, 6},
+		{20, 15}} {
 		t.Run(fmt.Sprint(c.places), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := newGate(GateOptions{MaxConcurrent: c.places}, nil)
@@ -276,13 +277,17 @@ func TestGateRejects(t *testing.T) {
 			"waited 30s for one of 2 places for Series requests: context deadline exceeded"},
 		{"client gone", GateOptions{MaxConcurrent: 2}, 0, 0, codes.Canceled,
 			"waited 0s for one of 2 places for Series requests: context canceled"},
-		{"fail fast", GateOptions{MaxConcurrent: 2, FailFast: true}, 0, time.Hour, codes.Unavailable,
+		{"fail fast", GateOptions{MaxConcurrent: 2, FailFast: true}, 0, time.Hour,
+			codes.Unavailable,
 			"all 2 places for Series requests are taken"},
-		{"queue full", GateOptions{MaxConcurrent: 2, MaxWaiting: 3}, 3, time.Hour, codes.ResourceExhausted,
+		{"queue full", GateOptions{MaxConcurrent: 2, MaxWaiting: 3}, 3, time.Hour,
+			codes.ResourceExhausted,
 			"all 2 places for Series requests are taken and 3 requests wait for one"},
-		{"queue full by default", GateOptions{MaxConcurrent: 2}, defaultMaxWaiting, time.Hour, codes.ResourceExhausted,
+		{"queue full by default", GateOptions{MaxConcurrent: 2}, defaultMaxWaiting, time.Hour,
+			codes.ResourceExhausted,
 			"all 2 places for Series requests are taken and 1000 requests wait for one"},
-		{"queue without a bound", GateOptions{MaxConcurrent: 2, MaxWaiting: -1}, defaultMaxWaiting, time.Second, codes.DeadlineExceeded,
+		{"queue without a bound", GateOptions{MaxConcurrent: 2, MaxWaiting: -1}, defaultMaxWaiting,
+			time.Second, codes.DeadlineExceeded,
 			"waited 1s for one of 2 places for Series requests: context deadline exceeded"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -169,7 +169,8 @@ func (m *admissionModel) check() {
 				mine = mine && use.bytes+w.bytes <= lim.requestBytes(a.total, a.smallRequest)
 				place := k != SeriesRequest || a.places == 0 ||
 					a.running[small]+a.running[large] < a.places &&
-						(l == small && a.running[small] < a.smallPlaces || l == large && a.running[large] < a.largePlaces)
+						(l == small && a.running[small] < a.smallPlaces || l == large &&
+							a.running[large] < a.largePlaces)
 				if l == small && mine && place && a.reserved[small]+a.smallRequest <= a.smallBytes {
 					m.t.Errorf(
 						"a small request waits though small ones have their part free: %v places, %v bytes",

@@ -109,7 +109,9 @@ func merged(ctx context.Context, a, b *modelStream) ([]int, error) {
 // TestRequestsOfTwoProcessesInOppositeOrder: one request holds the only large place of the first
 // process and waits in the second; the other request does the reverse.
 func TestRequestsOfTwoProcessesInOppositeOrder(t *testing.T) {
-	run := func(t *testing.T, stall time.Duration, opts GateOptions, allowance AllowanceOptions) (answered, stalled int) {
+	run := func(
+		t *testing.T, stall time.Duration, opts GateOptions, allowance AllowanceOptions,
+	) (answered, stalled int) {
 		stores := [2]*modelStore{}
 		for i := range stores {
 			stores[i] = &modelStore{a: New(opts, allowance, nil, nil), stall: stall}
@@ -158,8 +160,9 @@ func TestRequestsOfTwoProcessesInOppositeOrder(t *testing.T) {
 		gate      GateOptions
 		allowance AllowanceOptions
 	}{
-		"places": {GateOptions{MaxConcurrent: 2}, AllowanceOptions{Bytes: 1000, SmallLane: 100, SmallRequest: 10}},
-		"bytes":  {GateOptions{}, AllowanceOptions{Bytes: 50, SmallLane: 10, SmallRequest: 10}},
+		"places": {GateOptions{MaxConcurrent: 2}, AllowanceOptions{Bytes: 1000, SmallLane: 100,
+			SmallRequest: 10}},
+		"bytes": {GateOptions{}, AllowanceOptions{Bytes: 50, SmallLane: 10, SmallRequest: 10}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -41,7 +41,8 @@ func TestParseMeta(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Block{
-		ID: fullID, Meta: xxhash.Sum64String(fullMeta), Content: xxhash.Sum64String(fullMeta), MinTime: 1000, MaxTime: 7200000, Resolution: Resolution5m,
+		ID: fullID, Meta: xxhash.Sum64String(fullMeta), Content: xxhash.Sum64String(fullMeta),
+		MinTime: 1000, MaxTime: 7200000, Resolution: Resolution5m,
 		Labels: labels.FromStrings("cluster", "eu", "replica", "b"), IndexSize: 99,
 		ChunkFiles:    []ChunkFile{{"000001", 4}, {"000002", 5}, {"000010", 6}},
 		SeriesMaxSize: 77, ChunkMaxSize: 88, NumSeries: 34, NumChunks: 56, Level: 3,
@@ -163,7 +164,8 @@ func TestParseMark(t *testing.T) {
 	if err != nil || got != 1700000000 {
 		t.Errorf("got %d, %v", got, err)
 	}
-	for _, bad := range []string{``, `{`, `{"version": 2}`, `{"version": 1, "deletion_time": -1}`, fmt.Sprintf(`{"version": 1, "deletion_time": %d}`, int64(1)<<62)} {
+	for _, bad := range []string{``, `{`, `{"version": 2}`, `{"version": 1, "deletion_time": -1}`,
+		fmt.Sprintf(`{"version": 1, "deletion_time": %d}`, int64(1)<<62)} {
 		if _, err := parseMark(fullID, []byte(bad)); !errors.Is(err, errBroken) {
 			t.Errorf("%s: got %v, want errBroken", bad, err)
 		}

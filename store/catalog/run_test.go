@@ -29,7 +29,8 @@ func TestRunSyncsAtOnceAndThenAtIntervals(t *testing.T) {
 		go func() { done <- c.Run(ctx) }()
 		synctest.Wait()
 		if len(begun) != 1 || !c.View().Ready {
-			t.Fatalf("got %d listings, ready %t; want one listing at once", len(begun), c.View().Ready)
+			t.Fatalf("got %d listings, ready %t; want one listing at once", len(begun),
+				c.View().Ready)
 		}
 		time.Sleep(time.Hour)
 		cancel()
@@ -68,7 +69,8 @@ func TestReselect(t *testing.T) {
 			t.Helper()
 			rules, err := ParseRelabelConfig(
 				[]byte(
-					"[{action: " + action + ", source_labels: [__block_id], regex: " + id.String() + "}]",
+					"[{action: " + action + ", source_labels: [__block_id], regex: " + id.String() +
+						"}]",
 				),
 			)
 			if err != nil {

@@ -504,7 +504,8 @@ func (c *Catalog) logSync(
 		}
 	}
 	args := []any{
-		"listed", listed, "serving", len(v.Blocks), "added", added, "removed", len(old.Blocks) + added - len(v.Blocks),
+		"listed", listed, "serving", len(v.Blocks), "added", added, "removed",
+		len(old.Blocks) + added - len(v.Blocks),
 		"complete", complete, "refresh", refreshing, "took", took.Round(time.Millisecond),
 	}
 	for _, s := range allStates {

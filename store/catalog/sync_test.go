@@ -114,7 +114,8 @@ func TestMarkRotation(t *testing.T) {
 		}
 		c := newCatalog(t, Options{Bucket: b})
 		mustSync(t, c)
-		if got, want := b.requests(), fmt.Sprintf("list=1 meta=%d mark=%d other=0", n, n); got != want {
+		if got, want := b.requests(), fmt.Sprintf("list=1 meta=%d mark=%d other=0", n,
+			n); got != want {
 			t.Fatalf("first sync of %d: got %s, want %s", n, got, want)
 		}
 		var mu sync.Mutex
@@ -127,7 +128,8 @@ func TestMarkRotation(t *testing.T) {
 		rounds := (n + perSync - 1) / perSync
 		for range rounds {
 			mustSync(t, c)
-			if got, want := b.requests(), fmt.Sprintf("list=1 meta=0 mark=%d other=0", perSync); got != want {
+			if got, want := b.requests(), fmt.Sprintf("list=1 meta=0 mark=%d other=0",
+				perSync); got != want {
 				t.Fatalf("sync of %d: got %s, want %s", n, got, want)
 			}
 		}
@@ -140,7 +142,8 @@ func TestMarkRotation(t *testing.T) {
 		// budget.
 		b.faults.Set(failGets(faultstore.ServerError, "*/"+markFile))
 		mustSync(t, c)
-		if got, want := b.requests(), fmt.Sprintf("list=1 meta=0 mark=%d other=0", perSync); got != want {
+		if got, want := b.requests(), fmt.Sprintf("list=1 meta=0 mark=%d other=0",
+			perSync); got != want {
 			t.Errorf("failing sync of %d: got %s, want %s", n, got, want)
 		}
 	}
@@ -370,12 +373,13 @@ func TestLocalFiles(t *testing.T) {
 	}
 	// After any damage the document is read from the bucket, and the copy is replaced.
 	for name, content := range map[string][]byte{
-		"empty":             nil,
-		"cut":               good[:len(good)-1],
-		"longer":            append(append([]byte{}, good...), ' '),
-		"changed":           []byte(strings.Replace(string(good), "10", "11", 1)),
-		"no line":           []byte(smallMeta(id)),
-		"other version":     []byte(strings.Replace(string(good), "larder-meta 1", "larder-meta 2", 1)),
+		"empty":   nil,
+		"cut":     good[:len(good)-1],
+		"longer":  append(append([]byte{}, good...), ' '),
+		"changed": []byte(strings.Replace(string(good), "10", "11", 1)),
+		"no line": []byte(smallMeta(id)),
+		"other version": []byte(strings.Replace(string(good), "larder-meta 1", "larder-meta 2",
+			1)),
 		"other kind":        savedFormat().Seal([]byte(smallMeta(id))),
 		"another block's":   metaFormat().Seal([]byte(smallMeta(testID(2)))),
 		"zeros after crash": make([]byte, len(good)),
@@ -421,7 +425,8 @@ func TestLocalFiles(t *testing.T) {
 			left = append(left, rel)
 		}
 	}
-	if diff := cmp.Diff([]string{"catalog.json", "meta", "meta/" + others[0].String() + ".json", "meta/" + others[1].String() + ".json", "meta/notes.txt"}, left); diff != "" {
+	if diff := cmp.Diff([]string{"catalog.json", "meta", "meta/" + others[0].String() + ".json",
+		"meta/" + others[1].String() + ".json", "meta/notes.txt"}, left); diff != "" {
 		t.Errorf("files left (-want +got)\n%s", diff)
 	}
 }
@@ -464,8 +469,10 @@ func TestRealBuckets(t *testing.T) {
 	}
 	for _, d := range []Discovery{Concurrent, Recursive} {
 		for _, bucket := range []Bucket{
-			objstore.NewPrefixedBucket(objstore.WrapWithMetrics(fs, prometheus.NewRegistry(), "test"), "tenant"),
-			objstore.WrapWithMetrics(objstore.NewPrefixedBucket(fs, "tenant"), prometheus.NewRegistry(), "test"),
+			objstore.NewPrefixedBucket(objstore.WrapWithMetrics(fs, prometheus.NewRegistry(),
+				"test"), "tenant"),
+			objstore.WrapWithMetrics(objstore.NewPrefixedBucket(fs, "tenant"),
+				prometheus.NewRegistry(), "test"),
 		} {
 			c := newCatalog(t, Options{Bucket: bucket, Discovery: d})
 			for range 2 {
@@ -498,7 +505,8 @@ objstore_bucket_operation_failures_total{bucket="test",operation="get_range"} 0
 objstore_bucket_operation_failures_total{bucket="test",operation="iter"} 0
 objstore_bucket_operation_failures_total{bucket="test",operation="upload"} 0
 `
-	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "objstore_bucket_operation_failures_total"); err != nil {
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want),
+		"objstore_bucket_operation_failures_total"); err != nil {
 		t.Error(err)
 	}
 }
@@ -551,9 +559,12 @@ thanos_blocks_meta_syncs_total 1
 # TYPE thanos_consistency_delay_seconds gauge
 thanos_consistency_delay_seconds 30
 `
-	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "larder_catalog_blocks", "larder_catalog_complete",
-		"larder_catalog_meta_reads_total", "larder_catalog_tombstoned_blocks", "thanos_blocks_meta_modified",
-		"thanos_blocks_meta_synced", "thanos_blocks_meta_syncs_total", "thanos_consistency_delay_seconds"); err != nil {
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "larder_catalog_blocks",
+		"larder_catalog_complete",
+		"larder_catalog_meta_reads_total", "larder_catalog_tombstoned_blocks",
+		"thanos_blocks_meta_modified",
+		"thanos_blocks_meta_synced", "thanos_blocks_meta_syncs_total",
+		"thanos_consistency_delay_seconds"); err != nil {
 		t.Error(err)
 	}
 }

@@ -56,7 +56,8 @@ func TestABucketThatIsEmptied(t *testing.T) {
 			if got := len(c.View().Blocks); got != blocks {
 				t.Errorf("%s: serving %d blocks, want %d", when, got, blocks)
 			}
-			p, u := testutil.ToFloat64(c.metrics.shrinkPending), testutil.ToFloat64(c.metrics.unlisted)
+			p, u := testutil.ToFloat64(c.metrics.shrinkPending),
+				testutil.ToFloat64(c.metrics.unlisted)
 			if p != pending || u != unlisted {
 				t.Errorf("%s: pending %v, unlisted %v, want %v, %v", when, p, u, pending, unlisted)
 			}
@@ -67,10 +68,12 @@ func TestABucketThatIsEmptied(t *testing.T) {
 		}
 		time.Sleep(17 * time.Minute) // a sync, and at most a minute and a half
 		check("emptied", 10, 1, 8)
-		if n := testutil.ToFloat64(c.metrics.contradictions.WithLabelValues(contradictionShrunk)); n == 0 {
+		if n := testutil.ToFloat64(
+			c.metrics.contradictions.WithLabelValues(contradictionShrunk)); n == 0 {
 			t.Error("no contradiction was counted")
 		}
-		for _, want := range []string{"lacks more than half", "known=10", "listed=2", "missing=8", "bucket=blocks", "prefix=eu"} {
+		for _, want := range []string{"lacks more than half", "known=10", "listed=2", "missing=8",
+			"bucket=blocks", "prefix=eu"} {
 			if !strings.Contains(log.String(), want) {
 				t.Errorf("the log lacks %q", want)
 			}
@@ -159,7 +162,8 @@ func TestAListingThatHidesABlockForEver(t *testing.T) {
 func TestABucketWithoutBlocksIsLogged(t *testing.T) {
 	for _, d := range []Discovery{Concurrent, Recursive} {
 		b := newTestBucket()
-		for _, name := range []string{"tenant-a/" + testID(1).String() + "/meta.json", "tenant-a/x", "readme.txt", testID(2).String()} {
+		for _, name := range []string{"tenant-a/" + testID(1).String() + "/meta.json", "tenant-a/x",
+			"readme.txt", testID(2).String()} {
 			b.put(name, "x")
 		}
 		var log bytes.Buffer

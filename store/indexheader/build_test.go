@@ -141,8 +141,10 @@ func TestBuildSurvivesOneFault(t *testing.T) {
 		t.Fatalf("only %d reads", reads)
 	}
 	faults := map[string]func(g get) (io.ReadCloser, error){
-		"error":     func(get) (io.ReadCloser, error) { return nil, errors.New("503 slow down") },
-		"short":     func(g get) (io.ReadCloser, error) { return body(idx[g.Off : g.Off+g.Len/2]), nil },
+		"error": func(get) (io.ReadCloser, error) { return nil, errors.New("503 slow down") },
+		"short": func(g get) (io.ReadCloser, error) {
+			return body(idx[g.Off : g.Off+g.Len/2]), nil
+		},
 		"empty":     func(get) (io.ReadCloser, error) { return body(nil), nil },
 		"all of it": func(get) (io.ReadCloser, error) { return body(idx), nil },
 		"cut": func(g get) (io.ReadCloser, error) {
@@ -221,7 +223,8 @@ func TestBuildFails(t *testing.T) {
 		{"symbol", damagedAt(int(toc.Symbols) + 20), tsdbfmt.ErrChecksum, 2},
 		{"offset table", damagedAt(int(toc.PostingsTable) + 4 + 4 + 1), tsdbfmt.ErrCorrupt, 2},
 		{"last list", damagedAt(len(good) - tsdbfmt.TOCSize - 5), tsdbfmt.ErrCorrupt, 2},
-		{"checksum of the offset table", damagedAt(len(good) - tsdbfmt.TOCSize - 1), tsdbfmt.ErrChecksum, 2},
+		{"checksum of the offset table", damagedAt(len(good) - tsdbfmt.TOCSize - 1),
+			tsdbfmt.ErrChecksum, 2},
 		{"toc", damagedAt(len(good) - 10), tsdbfmt.ErrChecksum, 2},
 		{"tiny", []byte("not an index"), tsdbfmt.ErrCorrupt, 0},
 		{"shorter than it should be", good[:len(good)-1], errLength, 1},
@@ -326,7 +329,9 @@ func TestBuildRefusesNonsense(t *testing.T) {
 		}
 	}
 	e := func(name, value string, off int64) func(*writer) error {
-		return func(w *writer) error { return w.addValue([]byte(name), []byte(value), List{Off: off}) }
+		return func(w *writer) error {
+			return w.addValue([]byte(name), []byte(value), List{Off: off})
+		}
 	}
 	add(nil, e("", "", 100), e("a", "", 112), e("a", "x", 200), e("b", "", 8988))
 	add(tsdbfmt.ErrCorrupt, e("a", "x", 100), e("a", "x", 200))

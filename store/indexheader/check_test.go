@@ -124,7 +124,8 @@ func (m *model) check(h *Header, rnd *rand.Rand) error {
 func (m *model) checkValues(
 	ctx context.Context, h *Header, name string, values []string, rnd *rand.Rand,
 ) error {
-	for _, from := range []string{"", values[rnd.IntN(len(values))], values[rnd.IntN(len(values))] + "\x00", "\xff\xff\xff"} {
+	for _, from := range []string{"", values[rnd.IntN(len(values))],
+		values[rnd.IntN(len(values))] + "\x00", "\xff\xff\xff"} {
 		i := sort.SearchStrings(values, from)
 		err := h.Values(ctx, name, from, func(v []byte, l List) (bool, error) {
 			if i >= len(values) || string(v) != values[i] {
@@ -146,7 +147,8 @@ func (m *model) checkValues(
 			return fmt.Errorf("%d values from %q, want %d", i, from, len(values))
 		}
 	}
-	for _, some := range [][]string{pick(rnd, values, 1), pick(rnd, values, 0.5), pick(rnd, values, 0.02)} {
+	for _, some := range [][]string{pick(rnd, values, 1), pick(rnd, values, 0.5),
+		pick(rnd, values, 0.02)} {
 		var ask []string
 		for _, v := range some {
 			ask = append(ask, v)

@@ -28,7 +28,8 @@ func TestABlockWithOtherContent(t *testing.T) {
 	cur := bkt.add(1, after)
 	cur.Content, cur.Number = old.Content+1, old.Number+1
 	for range 2 {
-		if err := modelOf(t, after).check(acquire(t, m, cur), rand.New(rand.NewPCG(1, 1))); err != nil {
+		if err := modelOf(t, after).
+			check(acquire(t, m, cur), rand.New(rand.NewPCG(1, 1))); err != nil {
 			t.Errorf("the new one: %v", err)
 		}
 		if err := modelOf(t, before).check(h, rand.New(rand.NewPCG(1, 1))); err != nil {
@@ -64,7 +65,8 @@ func TestStaleFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 			m := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt, Registerer: reg})
-			if err := modelOf(t, idx).check(acquire(t, m, src), rand.New(rand.NewPCG(1, 1))); err != nil {
+			if err := modelOf(t, idx).
+				check(acquire(t, m, src), rand.New(rand.NewPCG(1, 1))); err != nil {
 				t.Error(err)
 			}
 			m.waitPersisted(src)

@@ -70,9 +70,11 @@ func TestKilled(t *testing.T) {
 		left int // temporary files
 		file bool
 	}{
-		{"large", large, "write", 1, false}, {"large", large, "middle", 1, false}, {"large", large, "sync", 1, false},
+		{"large", large, "write", 1, false}, {"large", large, "middle", 1, false},
+		{"large", large, "sync", 1, false},
 		{"large", large, "rename", 1, false}, {"large", large, "sync directory", 0, true},
-		{"small", small, "write", 0, false}, {"small", small, "sync", 1, false}, {"small", small, "rename", 1, false},
+		{"small", small, "write", 0, false}, {"small", small, "sync", 1, false},
+		{"small", small, "rename", 1, false},
 		{"small", small, "sync directory", 0, true},
 	} {
 		t.Run(tc.name+"/"+tc.step, func(t *testing.T) {

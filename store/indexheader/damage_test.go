@@ -270,7 +270,10 @@ func openWhole(file string, src Source) (n int, err error) {
 	}
 	for i := range r.names {
 		var p progress
-		if err := r.valuesOf(context.Background(), i, "", &p, func([]byte, List) (bool, error) { n++; return true, nil }); err != nil {
+		if err := r.valuesOf(context.Background(), i, "", &p, func([]byte, List) (bool, error) {
+			n++
+			return true, nil
+		}); err != nil {
 			return n, err
 		}
 	}
@@ -316,11 +319,16 @@ func TestCallbackErrors(t *testing.T) {
 	h := acquire(
 		t, newManager(t, Options{Dir: localfs.At(t.TempDir()), Bucket: bkt}), bkt.add(1, idx),
 	)
-	for _, want := range []error{errors.New("enough"), &damageError{what: "of another header", err: errChecksum}} {
-		if err := h.Symbols(context.Background(), []uint32{0, 1}, func(int, []byte) error { return want }); err != want {
+	for _, want := range []error{errors.New("enough"), &damageError{what: "of another header",
+		err: errChecksum}} {
+		if err := h.Symbols(context.Background(), []uint32{0, 1}, func(int, []byte) error {
+			return want
+		}); err != want {
 			t.Errorf("got %v", err)
 		}
-		if err := h.Values(context.Background(), "job", "", func([]byte, List) (bool, error) { return true, want }); err != want {
+		if err := h.Values(context.Background(), "job", "", func([]byte, List) (bool, error) {
+			return true, want
+		}); err != want {
 			t.Errorf("got %v", err)
 		}
 	}

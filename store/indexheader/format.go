@@ -129,18 +129,21 @@ func parseFooter(b []byte, size int64) (footer, error) {
 		return f, fmt.Errorf(
 			"%w: the footer states %d bytes, the file has %d", errCorrupt, f.size, size,
 		)
-	case f.toc.Version < 1 || f.toc.Version > 3 || f.lists > listsStored || f.disorder > symbolsDisorder:
+	case f.toc.Version < 1 || f.toc.Version > 3 || f.lists > listsStored ||
+		f.disorder > symbolsDisorder:
 		return f, fmt.Errorf(
 			"%w: index version %d, lists %d, symbols %d", errCorrupt, f.toc.Version, f.lists,
 			f.disorder,
 		)
-	case f.valueOff < headSize || f.symSparse < f.valueOff || f.valSparse < f.symSparse+crc32.Size ||
+	case f.valueOff < headSize || f.symSparse < f.valueOff ||
+		f.valSparse < f.symSparse+crc32.Size ||
 		size-footerSize < f.valSparse+crc32.Size:
 		return f, fmt.Errorf(
 			"%w: regions at %d, %d, %d of %d bytes", errCorrupt, f.valueOff, f.symSparse,
 			f.valSparse, size,
 		)
-	case f.indexSize < 0 || f.symbols < 0 || f.values < 0 || !f.all.plausible(f.indexSize) && f.all != (List{}):
+	case f.indexSize < 0 || f.symbols < 0 || f.values < 0 || !f.all.plausible(f.indexSize) &&
+		f.all != (List{}):
 		return f, fmt.Errorf("%w: footer", errCorrupt)
 	}
 	return f, nil

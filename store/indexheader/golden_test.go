@@ -85,8 +85,10 @@ func TestGoldenHeaderIsDocumented(t *testing.T) {
 	}
 	// The figures in the text.
 	for _, s := range []string{
-		fmt.Sprintf("Format version: **%d**", formatVersion), fmt.Sprintf("at most %d KiB", maxBlock>>10),
-		fmt.Sprintf("Every %dth entry is a restart", restartInterval), fmt.Sprintf("head <%db>", headSize), fmt.Sprintf("footer <%db>", footerSize),
+		fmt.Sprintf("Format version: **%d**", formatVersion),
+		fmt.Sprintf("at most %d KiB", maxBlock>>10),
+		fmt.Sprintf("Every %dth entry is a restart", restartInterval),
+		fmt.Sprintf("head <%db>", headSize), fmt.Sprintf("footer <%db>", footerSize),
 		fmt.Sprintf("The last %d bytes", tailSize), magic,
 	} {
 		if !strings.Contains(string(doc), s) {

@@ -124,7 +124,8 @@ func (r *reader) cursorAt(sc *scratch, i uint32, admit bool) error {
 	if err != nil {
 		return err
 	}
-	if err := sc.cursor.reset(raw, r.footer.lists == listsStored, r.lists[i], r.lists[i+1]); err != nil {
+	if err := sc.cursor.reset(raw, r.footer.lists == listsStored, r.lists[i],
+		r.lists[i+1]); err != nil {
 		return r.damaged(r.valOff[i], err)
 	}
 	return nil

@@ -35,7 +35,8 @@ func newMetrics(m *Manager, reg prometheus.Registerer) *metrics {
 	seconds := func(name, help string, buckets ...float64) prometheus.Histogram {
 		return f.NewHistogram(prometheus.HistogramOpts{
 			Name: name, Help: help, Buckets: buckets,
-			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 256, NativeHistogramMinResetDuration: time.Hour,
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 256,
+			NativeHistogramMinResetDuration: time.Hour,
 		})
 	}
 	gauge := func(name, help string, value func() float64) {
@@ -91,7 +92,8 @@ func newMetrics(m *Manager, reg prometheus.Registerer) *metrics {
 		m.look.bytesRead.Load,
 	)
 	total(
-		"larder_header_block_cache_hits_total", "Header blocks found in the cache of verified blocks.",
+		"larder_header_block_cache_hits_total",
+		"Header blocks found in the cache of verified blocks.",
 		m.look.hits.Load,
 	)
 	return &metrics{

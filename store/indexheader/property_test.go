@@ -26,7 +26,8 @@ func TestHeaderEqualsIndex(t *testing.T) {
 			bkt := newBucket()
 			src := bkt.add(1, idx)
 			for _, opts := range []Options{
-				{Dir: localfs.At(t.TempDir())}, {Dir: localfs.At(t.TempDir()), BlockCacheBytes: -1}, {Dir: localfs.At(t.TempDir()), BlockCacheBytes: 300 << 10}, {},
+				{Dir: localfs.At(t.TempDir())}, {Dir: localfs.At(t.TempDir()), BlockCacheBytes: -1},
+				{Dir: localfs.At(t.TempDir()), BlockCacheBytes: 300 << 10}, {},
 			} {
 				t.Run(
 					fmt.Sprintf(
@@ -86,7 +87,8 @@ func TestManyValuesAndNone(t *testing.T) {
 	}
 	rnd := rand.New(rand.NewPCG(3, 4))
 	many := writeIndex(t, series)
-	for name, idx := range map[string][]byte{"V2": many, "V1": asV1(t, many, rnd), "no series": writeIndex(t, nil)} {
+	for name, idx := range map[string][]byte{"V2": many, "V1": asV1(t, many, rnd),
+		"no series": writeIndex(t, nil)} {
 		t.Run(name, func(t *testing.T) {
 			bkt := newBucket()
 			h := acquire(

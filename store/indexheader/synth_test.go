@@ -14,7 +14,9 @@ func synthIndex(t testing.TB, n int) []byte {
 	t.Helper()
 	be := binary.BigEndian
 	sum := func(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
-	str := func(b []byte, s string) []byte { return append(binary.AppendUvarint(b, uint64(len(s))), s...) }
+	str := func(b []byte, s string) []byte {
+		return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+	}
 	values := make([]string, n)
 	for i := range values {
 		// Sorted and similar to pod names: long common prefixes, random ends.

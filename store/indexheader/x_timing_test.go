@@ -132,13 +132,15 @@ func BenchmarkLists(b *testing.B) {
 				var dst []List
 				var err error
 				for range 2 {
-					if dst, err = h.Lists(context.Background(), "pod", values, dst[:0]); err != nil {
+					if dst, err = h.Lists(context.Background(), "pod", values,
+						dst[:0]); err != nil {
 						b.Fatal(err)
 					}
 				}
 				b.ReportAllocs()
 				for b.Loop() {
-					if dst, err = h.Lists(context.Background(), "pod", values, dst[:0]); err != nil {
+					if dst, err = h.Lists(context.Background(), "pod", values,
+						dst[:0]); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -166,7 +168,10 @@ func BenchmarkValues(b *testing.B) {
 	n := 0
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := h.Values(context.Background(), "pod", "", func(v []byte, _ List) (bool, error) { n += len(v); return true, nil }); err != nil {
+		if err := h.Values(context.Background(), "pod", "", func(v []byte, _ List) (bool, error) {
+			n += len(v)
+			return true, nil
+		}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -331,10 +336,18 @@ func TestLookupAllocations(t *testing.T) {
 	var dst []List
 	n := 0
 	for name, f := range map[string]func(){
-		"symbols": func() { h.Symbols(ctx, refs, func(_ int, s []byte) error { n += len(s); return nil }) },
-		"lists":   func() { dst, _ = h.Lists(ctx, "pod", values, dst[:0]) },
+		"symbols": func() {
+			h.Symbols(ctx, refs, func(_ int, s []byte) error {
+				n += len(s)
+				return nil
+			})
+		},
+		"lists": func() { dst, _ = h.Lists(ctx, "pod", values, dst[:0]) },
 		"values": func() {
-			h.Values(ctx, "pod", "", func(v []byte, _ List) (bool, error) { n += len(v); return true, nil })
+			h.Values(ctx, "pod", "", func(v []byte, _ List) (bool, error) {
+				n += len(v)
+				return true, nil
+			})
 		},
 	} {
 		f()

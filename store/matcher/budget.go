@@ -17,7 +17,8 @@ import (
 // rejected at once. A Compiler is safe for concurrent use.
 type Compiler struct {
 	account *intake.Account
-	large   chan struct{} // of length 1: the goroutine that compiles a large expression has sent to it
+	// of length 1: the goroutine that compiles a large expression has sent to it
+	large chan struct{}
 }
 
 const (

@@ -129,7 +129,8 @@ func BenchmarkCache(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := largeBudget().matcher(c, labels.MatchRegexp, "pod", pattern); err != nil {
+				if _, err := largeBudget().matcher(c, labels.MatchRegexp, "pod",
+					pattern); err != nil {
 					b.Fatal(err)
 				}
 			}

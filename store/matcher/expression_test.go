@@ -43,14 +43,19 @@ func TestExpressionsAreBounded(t *testing.T) {
 		{"categories", strings.Repeat(`\pL`, 15_000), `more than 1000 and 32`},
 		{"some categories", strings.Repeat(`\pL`, 90), "classes of characters"},
 		{"categories, any case", "(?i)" + strings.Repeat(`[\P{Lu}]`, 500), "classes of characters"},
-		{"wide ranges", "(?i)" + strings.Repeat(`[\x{42}-\x{1e943}]`, 1000), "more than 1000 and 32"},
-		{"wide ranges in one class", "(?i)[[:alpha:]" + strings.Repeat(`B-𞥃`, 1000) + "]", "more than 1000 and 32"},
+		{"wide ranges", "(?i)" + strings.Repeat(`[\x{42}-\x{1e943}]`, 1000),
+			"more than 1000 and 32"},
+		{"wide ranges in one class", "(?i)[[:alpha:]" + strings.Repeat(`B-𞥃`, 1000) + "]",
+			"more than 1000 and 32"},
 		{"groups", strings.Repeat("[ab]", 8) + strings.Repeat("(c)", 10_000), "stands for"},
 		{"repetitions", strings.Repeat("(a{1000})", 51), "repetitions such as x{9}"},
 		{"repeated categories", `\pL{1000}`, "repetitions such as x{9}"},
-		{"empty alternatives", "(" + strings.Repeat("|", 2_000_000) + "a)(b)", "regular expressions come to"},
+		{"empty alternatives", "(" + strings.Repeat("|", 2_000_000) + "a)(b)",
+			"regular expressions come to"},
 		{"any characters", strings.Repeat("a.", 600_000), "regular expressions come to"},
-		{"empty alternatives that may be parsed", strings.Repeat("()|", 60_000) + strings.Repeat("[ab]", 8) + strings.Repeat("(c)", 10_000), "stands for"},
+		{"empty alternatives that may be parsed",
+			strings.Repeat("()|", 60_000) + strings.Repeat("[ab]", 8) + strings.Repeat("(c)",
+				10_000), "stands for"},
 		{"no expression", "(" + strings.Repeat("ä", 400_000), "missing closing )"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -120,16 +125,20 @@ func TestExpressionsThatDashboardsSend(t *testing.T) {
 	}{
 		{"list", values(50_000, "pod-%d"), "pod-7919", "pod-", 8 << 20},
 		{"list in a group", "(" + values(50_000, "pod-%d") + ")", "pod-7919", "pod-", 8 << 20},
-		{"list in a group without a name", "(?:" + values(50_000, "pod-%d") + ")", "pod-7919", "pod-", 8 << 20},
+		{"list in a group without a name", "(?:" + values(50_000, "pod-%d") + ")", "pod-7919",
+			"pod-", 8 << 20},
 		{"list with nothing", "(|a|b)", "", "c", 1 << 20},
-		{"escaped list", "(" + values(10_000, `10\.0\.%d\.1:9100`) + ")", "10.0.7919.1:9100", "10.0x7919.1:9100", 256 << 20},
+		{"escaped list", "(" + values(10_000, `10\.0\.%d\.1:9100`) + ")", "10.0.7919.1:9100",
+			"10.0x7919.1:9100", 256 << 20},
 		{"prefixes", values(5_000, "pod-%d-.*"), "pod-7919-", "pod-7919", 64 << 20},
 		{"any case", "(?i)" + values(5_000, "Pod-%d"), "pOD-7919", "pod-", 64 << 20},
 		{"parts", ".*foo.*", "xfoo", "xfo", 1 << 20},
-		{"classes", strings.TrimSuffix(strings.Repeat("pod-[0-9a-f]+-[a-z0-9]{5}|", 500), "|"), "pod-1f-abcde", "pod-1f-abc", 64 << 20},
+		{"classes", strings.TrimSuffix(strings.Repeat("pod-[0-9a-f]+-[a-z0-9]{5}|", 500), "|"),
+			"pod-1f-abcde", "pod-1f-abc", 64 << 20},
 		{"letters", `\p{Lu}\pL+-\d\d`, "Éa-12", "éa-12", 4 << 20},
 		{"cyrillic", "(?i)[а-я]+-[a-z]+", "ПОД-a", "-a", 4 << 20},
-		{"windows", strings.TrimSuffix(strings.Repeat(`C:\\programs\\private|`, 2000), "|"), `C:\programs\private`, "C:", 64 << 20},
+		{"windows", strings.TrimSuffix(strings.Repeat(`C:\\programs\\private|`, 2000), "|"),
+			`C:\programs\private`, "C:", 64 << 20},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			req := []*storepb.LabelMatcher{
@@ -137,7 +146,10 @@ func TestExpressionsThatDashboardsSend(t *testing.T) {
 			}
 			var ms []*labels.Matcher
 			var err error
-			all, kept := allocated(func() any { ms, err = Parse(nil, largeBudget(), req); return &ms })
+			all, kept := allocated(func() any {
+				ms, err = Parse(nil, largeBudget(), req)
+				return &ms
+			})
 			if err != nil {
 				t.Fatalf("%.300v", err)
 			}

@@ -163,7 +163,8 @@ func TestFrames(t *testing.T) {
 		&SeriesResponseHints{},
 		&SeriesResponseHints{
 			QueriedBlocks: []*Block{{Id: "01HTH0Q4NB00000000000000"}, {}},
-			QueryStats:    &QueryStats{BlocksQueried: 3, MergeDuration: durationpb.New(1500), GetAllDuration: durationpb.New(0)},
+			QueryStats: &QueryStats{BlocksQueried: 3, MergeDuration: durationpb.New(1500),
+				GetAllDuration: durationpb.New(0)},
 		},
 	} {
 		a, err := anypb.New(hints)

@@ -210,7 +210,7 @@ func TestFaultsOnTheWire(t *testing.T) {
 			case faultstore.Reset, faultstore.TruncatedBody:
 				ok = early
 			case faultstore.ShortBody:
-				// An empty body is io.EOF to the client before anybody has read it.
+				// An empty body is io.EOF to the client before the first read.
 				ok = (err == nil || errors.Is(err, io.EOF)) && len(got) < len(want) &&
 					bytes.HasPrefix(want, got)
 			case faultstore.LongBody:

@@ -150,7 +150,9 @@ func counter(r *rand.Rand, restart int) source {
 }
 
 func gauge(r *rand.Rand, mid, spread float64) source {
-	return func(t int64) (sample, bool) { return sample{t: t, v: mid + spread*(r.Float64()-0.5)}, true }
+	return func(t int64) (sample, bool) {
+		return sample{t: t, v: mid + spread*(r.Float64()-0.5)}, true
+	}
 }
 
 func scaled(s source, by float64) source {
@@ -237,7 +239,8 @@ func custom(r *rand.Rand) source {
 	counts := make([]int64, 3)
 	return func(t int64) (sample, bool) {
 		h := &histogram.Histogram{
-			Schema: histogram.CustomBucketsSchema, CustomValues: []float64{1, 10}, PositiveSpans: []histogram.Span{{Length: 3}},
+			Schema: histogram.CustomBucketsSchema, CustomValues: []float64{1, 10},
+			PositiveSpans: []histogram.Span{{Length: 3}},
 		}
 		last := int64(0)
 		for i := range counts {

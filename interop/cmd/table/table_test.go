@@ -73,12 +73,22 @@ func TestIncomplete(t *testing.T) {
 		events io.Reader
 		want   string
 	}{
-		{"nothing", strings.NewReader("go: cannot find the module\n"), `Flags +MISSED +0 +0s  no test ran`},
-		{"a failure", stream(t, event{Action: "fail", Package: module + "/web", Test: "TestOther"}), `HTTP +FAILED +1 +2s  TestOther`},
-		{"a failed part", stream(t, event{Action: "fail", Package: module + "/flags", Test: "TestOther/part"}), `Flags +FAILED +1 +2s  TestOther/part`},
-		{"a skipped test", stream(t, event{Action: "skip", Package: module + "/promql", Test: "TestPrometheusOther"}), `Prometheus +MISSED +1 +2s  TestPrometheusOther`},
-		{"a tool's test", stream(t, event{Action: "fail", Package: module + "/internal/x", Test: "TestRules"}), `FAILED +TestRules`},
-		{"a package that does not compile", stream(t, event{Action: "fail", Package: module + "/writers"}), `FAILED +larder/interop/writers`},
+		{"nothing", strings.NewReader("go: cannot find the module\n"),
+			`Flags +MISSED +0 +0s  no test ran`},
+		{"a failure", stream(t, event{Action: "fail", Package: module + "/web", Test: "TestOther"}),
+			`HTTP +FAILED +1 +2s  TestOther`},
+		{"a failed part",
+			stream(t, event{Action: "fail", Package: module + "/flags", Test: "TestOther/part"}),
+			`Flags +FAILED +1 +2s  TestOther/part`},
+		{"a skipped test",
+			stream(t, event{Action: "skip", Package: module + "/promql",
+				Test: "TestPrometheusOther"}), `Prometheus +MISSED +1 +2s  TestPrometheusOther`},
+		{"a tool's test",
+			stream(t, event{Action: "fail", Package: module + "/internal/x", Test: "TestRules"}),
+			`FAILED +TestRules`},
+		{"a package that does not compile",
+			stream(t, event{Action: "fail", Package: module + "/writers"}),
+			`FAILED +larder/interop/writers`},
 	} {
 		text, ok := printed(t, c.events)
 		if ok || !regexp.MustCompile(`(?m)^ *`+c.want+`$`).MatchString(text) {

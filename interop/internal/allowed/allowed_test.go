@@ -40,7 +40,9 @@ func explain(
 	t.Helper()
 	left, err := load(t).Explain(context.Background(), &Case{
 		Layout: &layout.Layout{}, Query: &query.Query{Series: req}, Thanos: want, Larder: got,
-		AskThanos: func(context.Context, *query.Query) (*answer.Answer, error) { return other, nil },
+		AskThanos: func(context.Context, *query.Query) (*answer.Answer, error) {
+			return other, nil
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -137,9 +139,12 @@ func TestFaultsNameTheirBlock(t *testing.T) {
 		got  answer.Answer
 		ok   bool
 	}{
-		{"Aborted, the same block", answer.Answer{Code: codes.Aborted, Message: "receive series from " + id + ": checksum"}, true},
+		{"Aborted, the same block",
+			answer.Answer{Code: codes.Aborted, Message: "receive series from " + id + ": checksum"},
+			true},
 		{"Aborted, no block", answer.Answer{Code: codes.Aborted, Message: "broken"}, false},
-		{"another code", answer.Answer{Code: codes.Internal, Message: "receive series from " + id}, false},
+		{"another code", answer.Answer{Code: codes.Internal, Message: "receive series from " + id},
+			false},
 		{"nothing wrong", answer.Answer{}, false},
 	} {
 		left := explain(t, thanos, &tc.got, nil, &storepb.SeriesRequest{})
@@ -156,7 +161,8 @@ func TestShardThatDoesNotExist(t *testing.T) {
 			ShardInfo: &storepb.ShardInfo{ShardIndex: index, TotalShards: total},
 		}
 		got := &answer.Answer{Code: codes.InvalidArgument, Message: message}
-		if left := explain(t, &answer.Answer{}, got, &answer.Answer{}, req); (len(left) == 0) != ok {
+		if left := explain(t, &answer.Answer{}, got, &answer.Answer{},
+			req); (len(left) == 0) != ok {
 			t.Errorf("shard %d of %d, %q: left %v", index, total, message, left)
 		}
 	}

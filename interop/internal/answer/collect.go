@@ -145,7 +145,9 @@ func newSeries(s *storepb.Series, frame int) Series {
 
 func (a *Answer) info(r *infopb.InfoResponse) {
 	i := &Info{Component: r.ComponentType}
-	set := func(z labelpb.ZLabelSet) string { return labels.New(labelpb.ZLabelsToPromLabels(z.Labels)...).String() }
+	set := func(z labelpb.ZLabelSet) string {
+		return labels.New(labelpb.ZLabelsToPromLabels(z.Labels)...).String()
+	}
 	for _, ls := range r.LabelSets {
 		i.LabelSets = append(i.LabelSets, set(ls))
 	}
@@ -164,7 +166,8 @@ func (a *Answer) info(r *infopb.InfoResponse) {
 		})
 	}
 	for name, there := range map[string]bool{
-		"rules": r.Rules != nil, "targets": r.Targets != nil, "metadata": r.MetricMetadata != nil, "exemplars": r.Exemplars != nil, "query": r.Query != nil,
+		"rules": r.Rules != nil, "targets": r.Targets != nil, "metadata": r.MetricMetadata != nil,
+		"exemplars": r.Exemplars != nil, "query": r.Query != nil,
 	} {
 		if there {
 			i.Others = append(i.Others, name)

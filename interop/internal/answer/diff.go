@@ -39,7 +39,8 @@ const (
 
 // Fields are all fields.
 var Fields = []Field{
-	Code, Message, Warnings, SeriesLabels, SeriesChunks, Pieces, Framing, HintsSent, Blocks, StatsSent, List, InfoField, InfoTSDBs,
+	Code, Message, Warnings, SeriesLabels, SeriesChunks, Pieces, Framing, HintsSent, Blocks,
+	StatsSent, List, InfoField, InfoTSDBs,
 }
 
 // Difference is the first difference in one field.

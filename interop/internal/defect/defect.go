@@ -184,7 +184,9 @@ func trimOneTooMany(r *storepb.SeriesRequest, ss []*storepb.Series) []*storepb.S
 	for _, s := range ss {
 		s.Chunks = slices.DeleteFunc(
 			s.Chunks,
-			func(c storepb.AggrChunk) bool { return c.MaxTime == r.MinTime || c.MinTime == r.MaxTime },
+			func(c storepb.AggrChunk) bool {
+				return c.MaxTime == r.MinTime || c.MinTime == r.MaxTime
+			},
 		)
 	}
 	return ss

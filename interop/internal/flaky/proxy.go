@@ -68,7 +68,8 @@ func Start(target string) (*Proxy, error) {
 	p := &Proxy{
 		Addr: l.Addr().
 			String(),
-		upstream: upstream, listener: &listener{Listener: l, open: map[net.Conn]bool{}}, served: make(chan error, 1),
+		upstream: upstream, listener: &listener{Listener: l, open: map[net.Conn]bool{}},
+		served: make(chan error, 1),
 	}
 	p.server = grpc.NewServer(
 		grpc.ForceServerCodec(raw{}), grpc.UnknownServiceHandler(p.pass),

@@ -81,7 +81,8 @@ func (b *Bucket) put(src string, m *metadata.Meta) error {
 	if err := os.MkdirAll(dst, 0o755); err != nil {
 		return err
 	}
-	if err := os.CopyFS(filepath.Join(dst, "chunks"), os.DirFS(filepath.Join(src, "chunks"))); err != nil {
+	if err := os.CopyFS(filepath.Join(dst, "chunks"),
+		os.DirFS(filepath.Join(src, "chunks"))); err != nil {
 		return err
 	}
 	index, err := os.ReadFile(filepath.Join(src, "index"))

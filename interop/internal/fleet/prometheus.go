@@ -43,7 +43,8 @@ func OpenPrometheus(dir, scratch string, external map[string]string) (*Prometheu
 		blocks:   blocks,
 		external: labels.FromMap(external),
 		engine: promql.NewEngine(promql.EngineOpts{
-			MaxSamples: math.MaxInt32, Timeout: time.Minute, LookbackDelta: 5 * time.Minute, EnableAtModifier: true, EnableNegativeOffset: true,
+			MaxSamples: math.MaxInt32, Timeout: time.Minute, LookbackDelta: 5 * time.Minute,
+			EnableAtModifier: true, EnableNegativeOffset: true,
 			NoStepSubqueryIntervalFn: func(int64) int64 { return time.Minute.Milliseconds() },
 		}),
 	}, nil

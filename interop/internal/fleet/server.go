@@ -44,8 +44,10 @@ func StartServer(ctx context.Context, bin, dir string) (*Server, error) {
 	s.Process, err = process.Start(ctx, process.Options{
 		Name: "prometheus", Bin: bin, Ready: process.HTTP(s.base + "/-/ready"),
 		Args: []string{
-			"--config.file=" + conf, "--storage.tsdb.path=" + s.data, "--storage.tsdb.retention.time=100y", "--web.listen-address=" + addrs[0],
-			"--web.enable-remote-write-receiver", "--web.enable-admin-api", "--enable-feature=native-histograms", "--log.level=warn",
+			"--config.file=" + conf, "--storage.tsdb.path=" + s.data,
+			"--storage.tsdb.retention.time=100y", "--web.listen-address=" + addrs[0],
+			"--web.enable-remote-write-receiver", "--web.enable-admin-api",
+			"--enable-feature=native-histograms", "--log.level=warn",
 		},
 	})
 	if err != nil {

@@ -179,7 +179,8 @@ func serve(
 		info.WithStoreInfoFunc(func() (*infopb.StoreInfo, error) {
 			mint, maxt := bs.TimeRange()
 			return &infopb.StoreInfo{
-				MinTime: mint, MaxTime: maxt, SupportsSharding: true, SupportsWithoutReplicaLabels: true, TsdbInfos: bs.TSDBInfos(),
+				MinTime: mint, MaxTime: maxt, SupportsSharding: true,
+				SupportsWithoutReplicaLabels: true, TsdbInfos: bs.TSDBInfos(),
 			}, nil
 		}),
 	))(srv)

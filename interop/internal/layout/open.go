@@ -37,7 +37,8 @@ func (b *Block) describe(dir string) error {
 		return err
 	}
 	b.Labels = labels.FromMap(meta.Thanos.Labels)
-	b.MinTime, b.MaxTime, b.Resolution = meta.MinTime, meta.MaxTime, meta.Thanos.Downsample.Resolution
+	b.MinTime, b.MaxTime, b.Resolution = meta.MinTime, meta.MaxTime,
+		meta.Thanos.Downsample.Resolution
 	b.Sources, b.Source = meta.Compaction.Sources, meta.Thanos.Source
 	entries, err := indexedSeries(dir)
 	if err != nil {

@@ -161,7 +161,8 @@ func (p *planner) add(s *stream, from, to, span, resolution int64) *blockPlan {
 	id := p.newID()
 	b := &blockPlan{
 		Block: Block{
-			ID: id, Labels: s.ext, MinTime: from, MaxTime: to, Resolution: resolution, Sources: []ulid.ULID{id},
+			ID: id, Labels: s.ext, MinTime: from, MaxTime: to, Resolution: resolution,
+			Sources: []ulid.ULID{id},
 			Source: pick1(
 				p.r, metadata.SidecarSource, metadata.ReceiveSource, metadata.CompactorSource,
 			),

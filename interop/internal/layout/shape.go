@@ -116,7 +116,9 @@ func gapAfter(b *Block, served []*Block) bool {
 
 // regularTwin reports whether another replica's block of b's time and resolution is regular.
 func regularTwin(replica string, b *Block, served []*Block) bool {
-	group := func(b *Block) labels.Labels { return labels.NewBuilder(b.Labels).Del(replica).Labels() }
+	group := func(b *Block) labels.Labels {
+		return labels.NewBuilder(b.Labels).Del(replica).Labels()
+	}
 	for _, o := range served {
 		if len(o.Irregular) == 0 && o.MinTime == b.MinTime && o.MaxTime == b.MaxTime &&
 			o.Resolution == b.Resolution &&

@@ -137,7 +137,8 @@ func (b *blockPlan) write(ctx context.Context, r, bends *rand.Rand, bucket, scra
 	}
 	if b.MarkAge > 0 {
 		return writeJSON(filepath.Join(final, metadata.DeletionMarkFilename), metadata.DeletionMark{
-			ID: b.ID, Version: metadata.DeletionMarkVersion1, DeletionTime: time.Now().Add(-b.MarkAge).Unix(),
+			ID: b.ID, Version: metadata.DeletionMarkVersion1, DeletionTime: time.Now().
+				Add(-b.MarkAge).Unix(),
 		})
 	}
 	return nil

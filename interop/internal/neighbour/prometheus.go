@@ -35,8 +35,10 @@ func StartPrometheus(
 	p.Process, err = process.Start(ctx, process.Options{
 		Name: "prometheus", Bin: bin, Dir: dir, Ready: process.HTTP("http://" + p.HTTPAddr + "/-/ready"),
 		Args: append([]string{
-			"--config.file=" + conf, "--storage.tsdb.path=" + p.Dir, "--web.listen-address=" + p.HTTPAddr, "--web.enable-remote-write-receiver",
-			"--storage.tsdb.min-block-duration=2h", "--storage.tsdb.max-block-duration=2h", "--log.level=warn",
+			"--config.file=" + conf, "--storage.tsdb.path=" + p.Dir,
+			"--web.listen-address=" + p.HTTPAddr, "--web.enable-remote-write-receiver",
+			"--storage.tsdb.min-block-duration=2h", "--storage.tsdb.max-block-duration=2h",
+			"--log.level=warn",
 		}, extra...),
 	})
 	if err != nil {

@@ -64,7 +64,8 @@ func Start(ctx context.Context, o Options) (*Component, error) {
 		args = append(args, "--grpc-address="+c.Addr, "--grpc-grace-period=1s")
 	}
 	c.Process, err = process.Start(ctx, process.Options{
-		Name: "thanos " + o.Name, Bin: o.Bin, Args: append(args, o.Args...), Env: o.Env, Ready: ready,
+		Name: "thanos " + o.Name, Bin: o.Bin, Args: append(args, o.Args...), Env: o.Env,
+		Ready: ready,
 	})
 	if err != nil {
 		return nil, err
@@ -104,7 +105,9 @@ func StartQuerier(
 	if err != nil {
 		return nil, err
 	}
-	if err := q.WaitStores(ctx, func(all []Store) bool { return healthy(all) >= len(endpoints) }); err != nil {
+	if err := q.WaitStores(ctx, func(all []Store) bool {
+		return healthy(all) >= len(endpoints)
+	}); err != nil {
 		return nil, errors.Join(err, q.Close())
 	}
 	return q, nil

@@ -87,7 +87,8 @@ func reserve(port int) (addr string, err error) {
 			err = errors.Join(err, syscall.Close(fd))
 		}
 	}()
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+	if err := syscall.Bind(
+		fd, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		return "", fmt.Errorf("bind UDP port %d: %w", port, err)
 	}
 	l, err := net.Listen("tcp4", fmt.Sprint("127.0.0.1:", port))

@@ -85,7 +85,8 @@ func (g *Generator) vector(depth int) string {
 		return g.selector() + g.modifiers()
 	}
 	kinds := []func(int) string{
-		g.plain, g.ranged, g.ranged, g.ranged, g.aggregation, g.aggregation, g.aggregation, g.binary, g.function, g.subquery, g.classic, g.absent, g.labels,
+		g.plain, g.ranged, g.ranged, g.ranged, g.aggregation, g.aggregation, g.aggregation,
+		g.binary, g.function, g.subquery, g.classic, g.absent, g.labels,
 	}
 	if !g.o.NoHistograms {
 		kinds = append(kinds, g.native, g.native)
@@ -162,8 +163,10 @@ func (g *Generator) matcher(metric string) string {
 		)
 	}
 	own := []string{
-		`job="api"`, `job!="api"`, `job=~"api|db"`, `job!~"a.*"`, `job="größe"`, `job=~"gr.*"`, `instance=~"10.0.0.[01]:80"`, `instance!="10.0.0.1:80"`,
-		`instance=~".*2:80"`, `missing=""`, `missing!~".+"`, `job=~".*"`, `job=~"(?i)API"`, `job=~"|api"`,
+		`job="api"`, `job!="api"`, `job=~"api|db"`, `job!~"a.*"`, `job="größe"`, `job=~"gr.*"`,
+		`instance=~"10.0.0.[01]:80"`, `instance!="10.0.0.1:80"`,
+		`instance=~".*2:80"`, `missing=""`, `missing!~".+"`, `job=~".*"`, `job=~"(?i)API"`,
+		`job=~"|api"`,
 	}
 	switch {
 	case g.chance(10):
@@ -201,7 +204,10 @@ func (g *Generator) moment() string {
 	return fmt.Sprintf("%d.777", (g.o.From+g.r.Int64N(g.o.To-g.o.From))/1000)
 }
 
-func (g *Generator) window() string { return "[" + g.pick("1m", "2m", "5m", "11m", "30m", "2h") + "]" }
+func (g *Generator) window() string {
+	return "[" + g.pick("1m", "2m", "5m", "11m", "30m", "2h") +
+		"]"
+}
 
 // ranged is a function over a range of time.
 func (g *Generator) ranged(int) string {

@@ -10,8 +10,10 @@ import (
 // SeriesFeatures are the features of Series requests that Features reports. A run must have each of
 // them in a tenth of its requests.
 var SeriesFeatures = []string{
-	"matcher =", "matcher !=", "matcher =~", "matcher !~", "empty-matching", "external label matcher", "time edge", "max_resolution_window",
-	"aggregates subset", "skip_chunks", "without_replica_labels", "shard by", "shard without", "limit", "response_batch_size",
+	"matcher =", "matcher !=", "matcher =~", "matcher !~", "empty-matching",
+	"external label matcher", "time edge", "max_resolution_window",
+	"aggregates subset", "skip_chunks", "without_replica_labels", "shard by", "shard without",
+	"limit", "response_batch_size",
 	"block matchers", "query stats",
 }
 
@@ -122,13 +124,19 @@ func (q *Query) Simpler() []*Query {
 		edit(func(c *Query) bool { c.Series.ShardInfo = nil; return r.ShardInfo != nil })
 		edit(func(c *Query) bool { c.Series.Limit = 0; return r.Limit != 0 })
 		edit(
-			func(c *Query) bool { c.Series.WithoutReplicaLabels = nil; return len(r.WithoutReplicaLabels) > 0 },
+			func(c *Query) bool {
+				c.Series.WithoutReplicaLabels = nil
+				return len(r.WithoutReplicaLabels) > 0
+			},
 		)
 		edit(
 			func(c *Query) bool { c.Series.ResponseBatchSize = 0; return r.ResponseBatchSize != 0 },
 		)
 		edit(
-			func(c *Query) bool { c.Series.MaxResolutionWindow = 0; return r.MaxResolutionWindow != 0 },
+			func(c *Query) bool {
+				c.Series.MaxResolutionWindow = 0
+				return r.MaxResolutionWindow != 0
+			},
 		)
 		edit(func(c *Query) bool {
 			c.Series.QueryHints, c.Series.Step, c.Series.Range = nil, 0, 0
@@ -148,7 +156,10 @@ func (q *Query) Simpler() []*Query {
 		edit(func(c *Query) bool { c.Names.Hints = nil; return r.Hints != nil })
 		edit(func(c *Query) bool { c.Names.Limit = 0; return r.Limit != 0 })
 		edit(
-			func(c *Query) bool { c.Names.WithoutReplicaLabels = nil; return len(r.WithoutReplicaLabels) > 0 },
+			func(c *Query) bool {
+				c.Names.WithoutReplicaLabels = nil
+				return len(r.WithoutReplicaLabels) > 0
+			},
 		)
 		dropMatchers(func(c *Query) *[]storepb.LabelMatcher { return &c.Names.Matchers })
 	case q.Values != nil:
@@ -156,7 +167,10 @@ func (q *Query) Simpler() []*Query {
 		edit(func(c *Query) bool { c.Values.Hints = nil; return r.Hints != nil })
 		edit(func(c *Query) bool { c.Values.Limit = 0; return r.Limit != 0 })
 		edit(
-			func(c *Query) bool { c.Values.WithoutReplicaLabels = nil; return len(r.WithoutReplicaLabels) > 0 },
+			func(c *Query) bool {
+				c.Values.WithoutReplicaLabels = nil
+				return len(r.WithoutReplicaLabels) > 0
+			},
 		)
 		dropMatchers(func(c *Query) *[]storepb.LabelMatcher { return &c.Values.Matchers })
 	}

@@ -95,7 +95,11 @@ func decodeAggregates(c answer.Chunk) ([]aggregate, error) {
 // covers compares the samples and windows of one series with the truth.
 func covers(truth, raw []Point, windows []aggregate) error {
 	covered := make([]bool, len(truth))
-	at := func(t int64) int { return sort.Search(len(truth), func(i int) bool { return truth[i].T >= t }) }
+	at := func(t int64) int {
+		return sort.Search(len(truth), func(i int) bool {
+			return truth[i].T >= t
+		})
+	}
 	for _, p := range raw {
 		i := at(p.T)
 		if i == len(truth) || !truth[i].equal(p) {

@@ -56,7 +56,8 @@ func TestScrapesAreWhatPrometheusStores(t *testing.T) {
 		}
 	}
 	for expr, want := range map[string]float64{
-		`rate(c{job="j",l="x"}[1m30s])`: 1, `h_bucket{le="2.0"}`: 3, `histogram_count(h)`: 3, `up`: 1,
+		`rate(c{job="j",l="x"}[1m30s])`: 1, `h_bucket{le="2.0"}`: 3, `histogram_count(h)`: 3,
+		`up`: 1,
 	} {
 		if v, err := s.Eval(expr, now); err != nil || len(v) != 1 || v[0].F != want {
 			t.Errorf("%s: got %v, %v, want %v", expr, v, err, want)

@@ -51,7 +51,8 @@ func (s *Storage) Add(raw *Raw, at time.Time) error {
 			return errors.Join(err, app.Rollback())
 		}
 	}
-	if _, err := app.Append(0, s.labels(labels.FromStrings(labels.MetricName, "up")), at.UnixMilli(), up); err != nil {
+	if _, err := app.Append(0, s.labels(labels.FromStrings(labels.MetricName, "up")),
+		at.UnixMilli(), up); err != nil {
 		return errors.Join(err, app.Rollback())
 	}
 	return app.Commit()

@@ -31,7 +31,8 @@ type Trial struct {
 }
 
 // Subject starts the gateway that is compared with Thanos and returns its address.
-type Subject func(ctx context.Context, b gateway.Bucket) (addr string, close func() error, err error)
+type Subject func(ctx context.Context, b gateway.Bucket) (addr string, close func() error,
+	err error)
 
 // Larder is larder as a process.
 func Larder(bin string, extra ...string) Subject {
@@ -181,7 +182,9 @@ func (t *Trial) Ask(ctx context.Context, q *query.Query) (*Result, error) {
 	}
 	r.Differences, err = t.Allowed.Explain(ctx, &allowed.Case{
 		Layout: t.Layout, Query: q, Thanos: want, Larder: got, Options: opts,
-		AskThanos: func(ctx context.Context, q *query.Query) (*answer.Answer, error) { return answer.Ask(ctx, t.thanos, q) },
+		AskThanos: func(ctx context.Context, q *query.Query) (*answer.Answer, error) {
+			return answer.Ask(ctx, t.thanos, q)
+		},
 	})
 	return r, err
 }
