@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"larder/interop/internal/compare/run"
 	"larder/interop/internal/compare/server"
@@ -49,6 +51,30 @@ func ratio(f, thanos *run.Figure, name string, get func(*run.Figure) []float64) 
 		return ""
 	}
 	return fmt.Sprintf("%.2f", stats.Median(get(f))/stats.Median(get(thanos)))
+}
+
+// columns is where lines of prose end.
+const columns = 100
+
+// wrap breaks prose into lines.
+func wrap(text string) string {
+	var out strings.Builder
+	n := 0
+	for word := range strings.FieldsSeq(text) {
+		length := utf8.RuneCountInString(word)
+		switch {
+		case n == 0:
+		case n+1+length > columns:
+			out.WriteByte('\n')
+			n = 0
+		default:
+			out.WriteByte(' ')
+			n++
+		}
+		out.WriteString(word)
+		n += length
+	}
+	return out.String()
 }
 
 func duration(ms float64) time.Duration { return time.Duration(ms * float64(time.Millisecond)) }

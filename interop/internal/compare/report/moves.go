@@ -42,13 +42,13 @@ func Moves(w io.Writer, first, second *run.Results) {
 			)
 		}
 	}
-	fmt.Fprintf(
-		w,
-		"\nThe quotients of half of the rows moved by less than %.0f %% (CPU) and %.0f %% (p50); "+
-			"those of nine rows in ten by less than %.0f %% and %.0f %%.\n",
+	moved := fmt.Sprintf(
+		"The quotients of half of the rows moved by less than %.0f %% (CPU) and %.0f %% (p50); "+
+			"those of nine rows in ten by less than %.0f %% and %.0f %%.",
 		100*stats.Median(cpus), 100*stats.Median(p50s),
 		100*stats.Quantile(cpus, 0.9), 100*stats.Quantile(p50s, 0.9),
 	)
+	fmt.Fprintf(w, "\n%s\n", wrap(moved))
 }
 
 // apart is how far the larger of two values is above the smaller.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"larder/interop/internal/compare/run"
 	"larder/interop/internal/compare/server"
@@ -17,18 +18,14 @@ func systems() []string { return []string{server.Thanos, server.Larder, server.F
 
 // Write writes every table.
 func Write(w io.Writer, res *run.Results) {
-	fmt.Fprintf(
-		w, "Made %s in %s on %s, larder %s, Thanos v0.42.4; %d rounds",
-		res.Started.Format("2006-01-02 15:04 MST"), res.Took.Round(1e9), res.Machine, res.Larder,
-		res.Rounds,
+	made := fmt.Sprintf(
+		"Made %s in %s on %s, with a load average of %.1f before it began; larder %s, Thanos v0.42.4; "+
+			"up to %d rounds%s. The S3 bucket answers after %s with %.0f MB/s a request.",
+		res.Started.Format("2006-01-02 15:04 MST"), res.Took.Round(time.Second), res.Machine,
+		res.Load, res.Larder, res.Rounds, map[bool]string{true: ", short data sets"}[res.Short],
+		res.FirstByte, float64(res.BytesPerSecond)/1e6,
 	)
-	if res.Short {
-		fmt.Fprint(w, ", short form of the data sets")
-	}
-	fmt.Fprintf(
-		w, ". The S3 bucket answers after %s with %.0f MB/s a request.\n", res.FirstByte,
-		float64(res.BytesPerSecond)/1e6,
-	)
+	fmt.Fprintln(w, wrap(made))
 	titles := map[string]string{
 		run.FS:     "Bucket in a folder, warm",
 		run.S3Cold: "Bucket behind S3, caches empty",

@@ -48,7 +48,7 @@ func TestTables(t *testing.T) {
 	var b bytes.Buffer
 	report.Write(&b, results())
 	for _, want := range []string{
-		"larder abc, Thanos v0.42.4; 3 rounds",
+		"Thanos v0.42.4; up to 3 rounds.",
 		"| Q1 | 1 | thanos | 4.00 ±0.400 | 1.00 ±0 | 100 ±450 | 1000 |  |  | 2.00 | 12.3 k | 50.0 |\n",
 		"| Q1 | 1 | larder | 1.00 ±0.100 | 1.00 ±0 | 50.0 ±225 | 500 | 0.25 | 0.50 | 2.00 | 12.3 k | 50.0 |\n",
 		// 4 GETs a query, and 1 ms of CPU time.

@@ -23,6 +23,19 @@ func machine() string {
 	return fmt.Sprintf("%d x %s, %s", runtime.NumCPU(), model, runtime.Version())
 }
 
+// load is the load average of the last minute; 0 if the system does not report it.
+func load() float64 {
+	var x float64
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0
+	}
+	if _, err := fmt.Sscan(string(b), &x); err != nil {
+		return 0
+	}
+	return x
+}
+
 // commit describes the commit that larder is built from; empty outside a git repository.
 func commit(ctx context.Context, root string) string {
 	cmd := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty")

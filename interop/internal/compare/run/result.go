@@ -29,9 +29,12 @@ type Results struct {
 	Took    time.Duration `json:"took_ns"`
 	// Machine describes where it ran.
 	Machine string `json:"machine"`
-	Larder  string `json:"larder"`
-	Rounds  int    `json:"rounds"`
-	Short   bool   `json:"short"`
+	// Load is the load average of the last minute before it began. Above a fraction, other work
+	// disturbed the times; quotients suffer less, because the systems have their turns in between.
+	Load   float64 `json:"load"`
+	Larder string  `json:"larder"`
+	Rounds int     `json:"rounds"`
+	Short  bool    `json:"short"`
 	// FirstByte and BytesPerSecond are those of the bucket behind S3.
 	FirstByte      time.Duration `json:"first_byte_ns"`
 	BytesPerSecond int64         `json:"bytes_per_second"`

@@ -89,7 +89,8 @@ func Run(ctx context.Context, o Options) (res *Results, err error) {
 		Options: o, begun: time.Now(),
 		maker: dataset.Maker{Root: o.Root, Cache: o.Cache, Short: o.Short, Progress: o.Progress},
 		results: &Results{
-			Started: time.Now().UTC(), Machine: machine(), Rounds: o.Rounds, Short: o.Short,
+			Started: time.Now().UTC(), Machine: machine(), Load: load(), Rounds: o.Rounds,
+			Short:     o.Short,
 			FirstByte: o.Latency.FirstByte, BytesPerSecond: o.Latency.BytesPerSecond,
 			Prices: o.Prices,
 		},
