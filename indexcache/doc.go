@@ -1,7 +1,8 @@
 // Package indexcache keeps what is read from the indexes of blocks, and what is derived from it.
 // Cache reads index files in pages through memory and memcached. Postings keeps expanded postings:
 // the series of a block that some matchers select. SeriesSets keeps series sets: the decoded series
-// of a block for some matchers. Each kind has an allowance of its own, so that none evicts another.
+// of a block for some matchers. LabelAnswers keeps the answers to label requests. Each kind has an
+// allowance of its own, so that none evicts another.
 //
 // # Kinds
 //
@@ -17,7 +18,14 @@
 // finds its set decodes nothing. SeriesSets also decides when building a set pays. Small filters
 // remember which sets were requested recently, and which turned out too large.
 //
+// Label answers are the label names or values that one block, or all blocks of a request, answer a
+// label request with, encoded as they are sent. LabelAnswers keeps them in the memory of this
+// process only.
+//
 // # Keys
+//
+// Label answers have a SHA-256 of the question and of the number and content of each block. A block
+// that joins or leaves changes the key, so that nothing has to be invalidated.
 //
 // A page has 64 bits in memory: the block's number within this process (24), file number 0 (14),
 // page number (26). The catalog never uses a number twice, so that stale entries are never

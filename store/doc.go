@@ -20,8 +20,16 @@
 //     irregular, and asks the bucket about the block.
 //   - status.go turns errors and panics into the status that the client gets.
 //
-// labels.go has both label requests. stringset.go holds their answer. The attempts of a label
-// request are those of request.go and attempt.go, too. They never resume, because an answer is sent
+// A label request has files of its own:
+//
+//   - labels.go has both label requests and sends their answers. labelquestion.go says what each of
+//     them asks a block for.
+//   - labelanswer.go names answers, so that they can be cached: of each block, and of all blocks of
+//     a request together.
+//   - labelblocks.go chooses blocks, and asks those whose answer is not cached.
+//   - stringset.go collects the strings of one block. stringlist.go unites those of all blocks.
+//
+// Its attempts are those of request.go and attempt.go. They never resume, because an answer is sent
 // whole.
 //
 // # Who owns which bytes
@@ -55,7 +63,7 @@
 //
 // Server.mu guards the map of block readers, tenantNames.mu the tenants that metrics name,
 // stalls.mu the requests that send. None of them is held while reading, sending or waiting.
-// admission.Controller.mu is taken under stringSet.mu, which guards the strings of a label answer,
-// and sizeHistogram.mu under tenantNames.mu. No other two are held together. docs/locks.md has all
-// locks of the process.
+// union.mu guards the strings of a label answer. labelBytes.mu is taken under it, and
+// admission.Controller.mu under that. sizeHistogram.mu is taken under tenantNames.mu. No other two
+// are held together. docs/locks.md has all locks of the process.
 package store

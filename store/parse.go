@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"larder/store/catalog"
 	"larder/store/matcher"
 	"larder/store/storepb"
 )
@@ -62,4 +63,13 @@ func requestError(prefix string, err error) error {
 		code = coded.GRPCStatus().Code()
 	}
 	return status.Error(code, prefix+err.Error())
+}
+
+// queriedBlocks returns the blocks for the hints of an answer.
+func queriedBlocks(blocks []*catalog.Block) []*storepb.Block {
+	var out []*storepb.Block
+	for _, b := range blocks {
+		out = append(out, &storepb.Block{Id: b.ID.String()})
+	}
+	return out
 }

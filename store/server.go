@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
+	"larder/indexcache"
 	"larder/internal/intake"
 	"larder/internal/panics"
 	"larder/internal/telemetry"
@@ -70,6 +71,8 @@ type Options struct {
 	// Compiling an expression of a thousand alternatives takes about 300 µs, and caching it about
 	// 50 KB. The cache is bounded to 64 KiB per entry on average.
 	Matchers int
+	// LabelAnswers caches the answers of blocks to label requests; nil caches none.
+	LabelAnswers *indexcache.LabelAnswers
 	// Recorder records what Series requests ask for; nil records nothing.
 	Recorder Recorder
 	// SendStallTimeout is the time after which a Series request is aborted if its client does not

@@ -5,26 +5,26 @@ import (
 	"encoding/binary"
 	"hash/maphash"
 	"slices"
-	"sync"
 	"unsafe"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"larder/store/storepb"
 )
 
 const (
-	// stringSetBytes is what a string takes in a set, in the answer and in the message that it is
-	// sent as, besides its text there and there: its length, its place in the table (that it is
-	// being moved to, too), its string header, its tag.
+	// stringSetBytes is what a string takes in a set and in the list that the set becomes, besides
+	// its bytes in both: its length, its places in the old and the new table, its place while they
+	// are sorted, its tag.
 	stringSetBytes = 48
-	// stringSetStep is how many bytes a set reserves at a time.
-	stringSetStep = 64 << 10
+	// stringSetStep is how many bytes a set reserves at a time, firstSetStep how many at first.
+	stringSetStep, firstSetStep = 64 << 10, 8 << 10
 
-	// Texts lie in pieces of an arena, of which each is twice as large as the one before, so that a
-	// small set is small and no large one is copied as it grows.
+	// Strings lie in pieces of an arena. Each piece is twice as large as the one before, up to a
+	// maximum, so that a small set is small and a large set is never copied.
 	minSetPiece, maxSetPiece = 4 << 10, 256 << 10
-	// setPieceShift is where the number of a piece begins in a place: behind an offset in the
-	// largest.
+	// A place is the number of a piece, shifted by setPieceShift, and an offset in the piece.
 	setPieceShift = 18
 	maxSetPieces  = 1 << (32 - setPieceShift)
 )
@@ -32,29 +32,30 @@ const (
 // stringSetCost is what a set reserves for a string of n bytes.
 func stringSetCost(n int) int64 { return stringSetBytes + 2*int64(n) }
 
-// stringSet collects the strings of an answer, whose bytes are reserved as they add up: a label may
-// have millions of values. It refers to nothing that the collector would have to look through.
+// stringSet collects strings that may come in any order and repeatedly. It reserves bytes as they
+// add up, because a label may have millions of values. It has no pointers to strings, which spares
+// the garbage collector. One goroutine uses it at a time.
 //
-// As long as strings come in ascending order, as a header has them, nothing is looked up; the table
-// is made for the first that does not.
+// As long as strings come in order, no string is looked up. The table is made for the first one
+// that does not.
 type stringSet struct {
-	grow func(int64) error
-	seed maphash.Seed
-
-	mu     sync.Mutex // guards what follows; held for a segment or some values, never while reading
-	free   int64      // bytes that are reserved and not used yet
-	pieces [][]byte   // of the arena: each string after its length, in the order in which they came
-	last   []byte     // the string that came last
-	n      int
-	// places in the arena, and one more; nil while strings ascend. The length is a power of two.
+	bytes    *labelBytes
+	seed     maphash.Seed
+	reserved int64    // bytes in total
+	free     int64    // of them unused
+	pieces   [][]byte // of the arena: each string after its length, in the order in which they came
+	last     []byte   // the string that came last
+	n        int
+	// table holds places in the arena, plus one. It is nil while strings come in order. Its length
+	// is a power of two.
 	table []uint32
 }
 
-func newStringSet(reserved int64, grow func(int64) error) *stringSet {
-	return &stringSet{grow: grow, free: reserved, seed: maphash.MakeSeed()}
+func newStringSet(bytes *labelBytes) *stringSet {
+	return &stringSet{bytes: bytes, seed: maphash.MakeSeed()}
 }
 
-// add adds b, of which nothing is kept. The lock must be held.
+// add adds a copy of b.
 func (s *stringSet) add(b []byte) error {
 	if s.table == nil {
 		switch c := bytes.Compare(b, s.last); {
@@ -83,10 +84,11 @@ func (s *stringSet) add(b []byte) error {
 // put appends b to the arena and returns its place.
 func (s *stringSet) put(b []byte) (place uint32, err error) {
 	if s.free -= stringSetCost(len(b)); s.free < 0 {
-		n := max(stringSetStep, -s.free)
-		if err := s.grow(n); err != nil {
+		n := max(min(max(s.reserved, firstSetStep), stringSetStep), -s.free)
+		if err := s.bytes.Reserve(n); err != nil {
 			return 0, err
 		}
+		s.reserved += n
 		s.free += n
 	}
 	need := len(b) + binary.MaxVarintLen32
@@ -145,30 +147,57 @@ func (s *stringSet) rehash(size int) {
 	}
 }
 
-// sorted returns the strings in order, at most limit of them unless that is 0. They alias the set,
-// to which nothing may be added any more.
-func (s *stringSet) sorted(limit int) []string {
+// list returns the strings in order. Its bytes are part of those that the set has reserved. Nothing
+// may be added afterwards.
+func (s *stringSet) list() stringList {
 	if s.n == 0 {
 		return nil
 	}
-	ascending := s.table == nil
-	s.table = nil
-	out := make([]string, 0, s.n)
+	size := s.n // for the tags
 	for _, p := range s.pieces {
-		for len(p) > 0 {
-			n, m := binary.Uvarint(p)
-			out = append(out, str(p[m:][:n]))
-			p = p[m+int(n):]
-		}
+		size += len(p)
 	}
-	if !ascending {
-		slices.Sort(out)
+	out := make(stringList, 0, size)
+	if s.table == nil { // they came in order
+		s.each(func(b []byte) { out = storepb.AppendString(out, b) })
+		return out
 	}
-	if limit > 0 && len(out) > limit {
-		out = out[:limit:limit]
+	s.table = nil
+	sorted := make([]string, 0, s.n)
+	s.each(func(b []byte) { sorted = append(sorted, unsafe.String(unsafe.SliceData(b), len(b))) })
+	slices.Sort(sorted)
+	for _, v := range sorted {
+		out = storepb.AppendString(out, v)
 	}
 	return out
 }
 
-// str is a string of bytes that do not change any more while it is used.
-func str(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+// moveTo adds the strings to another set. Nothing may be added to this one afterwards.
+func (s *stringSet) moveTo(other *stringSet) (err error) {
+	s.each(func(b []byte) {
+		if err == nil {
+			err = other.add(b)
+		}
+	})
+	s.bytes.Release(s.reserved)
+	s.reserved, s.pieces, s.n = 0, nil, 0
+	return err
+}
+
+// finish returns the list, for which alone bytes stay reserved.
+func (s *stringSet) finish() stringList {
+	l := s.list()
+	s.bytes.Release(s.reserved - int64(cap(l)))
+	return l
+}
+
+// each calls f for the strings in the order in which they came.
+func (s *stringSet) each(f func([]byte)) {
+	for _, p := range s.pieces {
+		for len(p) > 0 {
+			n, m := binary.Uvarint(p)
+			f(p[m:][:n])
+			p = p[m+int(n):]
+		}
+	}
+}

@@ -26,6 +26,7 @@ import (
 	"larder/chunkcache"
 	"larder/indexcache"
 	"larder/internal/bucket/retry"
+	"larder/internal/intake"
 	"larder/internal/localfs"
 	"larder/store"
 	"larder/store/block"
@@ -47,6 +48,9 @@ type Options struct {
 	Chunks chunkcache.Options
 	// SeriesSetBytes bounds the series sets; default a quarter of Index.MaxBytes, negative: none.
 	SeriesSetBytes int64
+	// LabelAnswerBytes bounds the label answers; default a sixteenth of Index.MaxBytes, negative:
+	// none.
+	LabelAnswerBytes int64
 	// Headers, Catalog and Server, if set, change the options of these parts.
 	Headers func(*indexheader.Options)
 	Catalog func(*catalog.Options)
@@ -61,7 +65,8 @@ type Gateway struct {
 	Irregular *irregular.Blocks
 	Server    *store.Server
 
-	undo []func() // in the order of their creation
+	messages *intake.Account
+	undo     []func() // in the order of their creation
 }
 
 // New assembles a gateway. The caller closes it.
@@ -89,10 +94,13 @@ func (g *Gateway) assemble(opts *Options) (err error) {
 	g.undo = append(g.undo, g.Headers.Close)
 	index := indexcache.New(opts.Bucket, opts.Index)
 	g.undo = append(g.undo, index.Close)
-	setBytes := cmp.Or(opts.Index.MaxBytes, indexcache.DefaultMaxBytes) / 4
+	indexBytes := cmp.Or(opts.Index.MaxBytes, indexcache.DefaultMaxBytes)
 	g.Sets = block.NewSeriesSets(
-		cmp.Or(opts.SeriesSetBytes, setBytes), opts.Index.Pages.Registerer)
+		cmp.Or(opts.SeriesSetBytes, indexBytes/4), opts.Index.Pages.Registerer)
 	g.undo = append(g.undo, g.Sets.Close)
+	labels := indexcache.NewLabelAnswers(
+		cmp.Or(opts.LabelAnswerBytes, indexBytes/16), opts.Index.Pages.Registerer)
+	g.undo = append(g.undo, labels.Close)
 	chunks := chunkcache.New(opts.Bucket, opts.Chunks)
 	g.undo = append(g.undo, chunks.Close)
 	blocks := catalog.Options{
@@ -127,12 +135,15 @@ func (g *Gateway) assemble(opts *Options) (err error) {
 			Lister:   block.BucketLister{Bucket: opts.Bucket},
 			Postings: index.Postings(), Sets: g.Sets, Irregular: g.Irregular,
 		},
+		LabelAnswers:   labels,
 		ChunkPageBytes: int64(chunks.PageSize()),
+		Messages:       intake.NewAccount(0, nil),
 		Registerer:     opts.Registerer,
 	}
 	if opts.Server != nil {
 		opts.Server(&server)
 	}
+	g.messages = server.Messages
 	g.Server = store.New(server)
 	return nil
 }
@@ -169,8 +180,9 @@ func (g *Gateway) Dial(maxMessage int) (conn *grpc.ClientConn, stop func() error
 		return nil, nil, err
 	}
 	rpc := grpc.NewServer(grpc.ForceServerCodecV2(storepb.Codec()))
-	storepb.RegisterStoreServer(rpc, g.Server)
-	storepb.RegisterInfoServer(rpc, g.Server)
+	within := intake.Registrar{Server: rpc, Account: g.messages}
+	storepb.RegisterStoreServer(within, g.Server)
+	storepb.RegisterInfoServer(within, g.Server)
 	done := make(chan error, 1)
 	go func() { done <- rpc.Serve(l) }()
 	return conn, func() error {

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
+	"larder/indexcache"
 	"larder/internal/bucket"
 	"larder/internal/bucket/slots"
 	"larder/internal/config"
@@ -126,8 +127,10 @@ func (b *backend) open(
 	if err != nil {
 		return err
 	}
-	sets := block.NewSeriesSets(m.CacheBytes[config.SeriesSets], reg)
+	sets := block.NewSeriesSets(m.CacheBytes[config.SeriesSets]-m.LabelAnswers(), reg)
 	b.onClose(sets.Close)
+	answers := indexcache.NewLabelAnswers(m.LabelAnswers(), reg)
+	b.onClose(answers.Close)
 	chunks, err := b.openChunkCache(b.blocks, pages)
 	if err != nil {
 		return err
@@ -149,6 +152,7 @@ func (b *backend) open(
 			Postings: index.Postings(), Sets: sets, Irregular: b.irregular,
 			Expansions: postings.NewAccount(m.Expansions(), reg),
 		},
+		LabelAnswers:   answers,
 		ChunkPageBytes: conf.caches.Memory.Page[config.ChunkPages].Bytes,
 		Gate:           conf.requests.gate,
 		Matchers:       conf.caches.matchers,

@@ -294,6 +294,10 @@ func (m *Memory) Expansions() int64 {
 	return max(m.Requests.Bytes/4, min(minExpansions, m.Requests.Bytes/3))
 }
 
+// LabelAnswers is the part of CacheBytes[SeriesSets] for answers to label requests. Both caches
+// save a repeated query its decoding.
+func (m *Memory) LabelAnswers() int64 { return m.CacheBytes[SeriesSets] / 6 }
+
 // Messages is the part of Requests for request messages and the expressions compiled from them.
 func (m *Memory) Messages() int64 { return m.Requests.Bytes / 8 }
 

@@ -95,6 +95,7 @@ type Reservation struct {
 	account    *Account
 	client     inbound.Client
 	registered bool // by a Registrar
+	unary      bool // a Registrar sends the answer
 
 	// Guarded by account.mu.
 	bytes   int64
@@ -103,6 +104,21 @@ type Reservation struct {
 
 	// answerSent is called once the answer was sent. Only the handler's goroutine uses it.
 	answerSent func()
+	// encoded is the answer in parts, nil if the handler returns it. The handler's goroutine alone
+	// uses it.
+	encoded [][]byte
+}
+
+// Encoded answers a unary request with a message that is encoded already, in parts that must not
+// change until the answer was sent. What the handler returns besides is ignored, unless it is an
+// error. Encoded reports false for a request that did not come through a Registrar; then the
+// handler returns the message.
+func (r *Reservation) Encoded(parts ...[]byte) bool {
+	if !r.unary {
+		return false
+	}
+	r.encoded = parts
+	return true
 }
 
 // UntilSent registers release, to be called once the answer of a unary request was sent. grpc keeps

@@ -54,7 +54,7 @@ func (r Registrar) unary(m grpc.MethodDesc) grpc.MethodHandler {
 	) (any, error) {
 		dropped := inbound.Began(ctx)
 		held := r.Account.Open(ctx)
-		held.registered = r.Requests != nil
+		held.registered, held.unary = r.Requests != nil, true
 		defer held.Close()
 		ctx = context.WithValue(ctx, reservationKey{}, held)
 		decode := func(v any) error {
@@ -71,15 +71,17 @@ func (r Registrar) unary(m grpc.MethodDesc) grpc.MethodHandler {
 			}
 			return nil, err
 		}
-		if r.Requests == nil {
+		a := &answer{payload: resp.(proto.Message), encoded: held.encoded}
+		if r.Requests != nil {
+			r.Requests.Ended(ctx, a.size())
+			if held.answerSent != nil {
+				a.sent = r.Requests.Sending(ctx, held.answerSent)
+			}
+		}
+		if a.encoded == nil && a.sent == nil {
 			return resp, nil
 		}
-		message := resp.(proto.Message) // all services use protobuf messages
-		r.Requests.Ended(ctx, int64(proto.Size(message)))
-		if held.answerSent == nil {
-			return resp, nil
-		}
-		return &answer{message, r.Requests.Sending(ctx, held.answerSent)}, nil
+		return a, nil
 	}
 }
 
@@ -132,11 +134,28 @@ func (s *stream) RecvMsg(m any) error {
 // answer implements storepb.Answer.
 type answer struct {
 	payload proto.Message
-	sent    func()
+	encoded [][]byte // instead of payload, unless it is nil
+	sent    func()   // may be nil
 }
 
 func (a *answer) Payload() proto.Message { return a.payload }
-func (a *answer) Sent()                  { a.sent() }
+func (a *answer) Encoded() [][]byte      { return a.encoded }
+
+func (a *answer) Sent() {
+	if a.sent != nil {
+		a.sent()
+	}
+}
+
+func (a *answer) size() (n int64) {
+	if a.encoded == nil {
+		return int64(proto.Size(a.payload))
+	}
+	for _, part := range a.encoded {
+		n += int64(len(part))
+	}
+	return n
+}
 
 // decode receives a message into v with dec.
 func (r Registrar) decode(

@@ -129,6 +129,9 @@ func (s *Stream) decodeEntry(ref uint32, off int64, content []byte) error {
 	s.lastKept = kept
 	if s.raw.chunks.Len() == before {
 		s.lastKept = false
+		if some {
+			s.stats.OutOfRange++
+		}
 		return nil
 	}
 	prev := s.prevRefs

@@ -143,6 +143,7 @@ func (s *setStream) count(seg *setSegment, p part) error {
 		return err
 	}
 	s.stats.Matched += int64(p.matched)
+	s.stats.OutOfRange += int64(seg.Len() - p.matched)
 	if s.lazy && s.opts.OnSeries != nil {
 		s.series += p.matched
 		if err := s.opts.OnSeries(p.matched); err != nil {

@@ -69,6 +69,7 @@ type StreamStats struct {
 	Series       int64 // series returned: matched ones that Keep keeps
 	FollowUps    int64 // entries that were longer than the first read
 	SortedSeries int64 // series that were sorted in memory
+	OutOfRange   int64 // series whose chunks are all outside of the time range
 }
 
 // Add adds o to s.
@@ -78,6 +79,7 @@ func (s *StreamStats) Add(o StreamStats) {
 	s.Matched += o.Matched
 	s.Series += o.Series
 	s.FollowUps += o.FollowUps
+	s.OutOfRange += o.OutOfRange
 	s.SortedSeries += o.SortedSeries
 }
 

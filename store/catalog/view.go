@@ -51,6 +51,9 @@ type View struct {
 	MinTime, MaxTime int64
 
 	byID map[ulid.ULID]*Block
+	// sets[i] is the label set of Blocks[i], reach[i] the largest MaxTime of Blocks[:i+1].
+	sets  []*Set
+	reach []int64
 }
 
 // Set has the blocks of one external label set.
@@ -75,6 +78,8 @@ func NewView(blocks []*Block, ready bool) *View {
 		MinTime: math.MaxInt64,
 		MaxTime: math.MinInt64,
 		byID:    make(map[ulid.ULID]*Block, len(blocks)),
+		sets:    make([]*Set, 0, len(blocks)),
+		reach:   make([]int64, 0, len(blocks)),
 	}
 	slices.SortFunc(v.Blocks, compareBlocks)
 
@@ -85,6 +90,7 @@ func NewView(blocks []*Block, ready bool) *View {
 	for _, b := range v.Blocks {
 		v.byID[b.ID] = b
 		v.MinTime, v.MaxTime = min(v.MinTime, b.MinTime), max(v.MaxTime, b.MaxTime)
+		v.reach = append(v.reach, v.MaxTime)
 
 		buf = b.Labels.Bytes(buf)
 		set, ok := sets[string(buf)]
@@ -94,6 +100,7 @@ func NewView(blocks []*Block, ready bool) *View {
 			v.Sets = append(v.Sets, set)
 		}
 		set.add(b)
+		v.sets = append(v.sets, set)
 	}
 	names := make(map[*Set]string, len(v.Sets))
 	for _, s := range v.Sets {

@@ -188,6 +188,10 @@ type progress struct {
 	skip  int
 }
 
+// cachedValueBlocks is the number of value blocks up to which a walk over all values of a label
+// caches them. More would evict what point look-ups need.
+const cachedValueBlocks = 4
+
 // valuesOf calls f for the values from from on, in order, except for those that p says are done. It
 // updates p.
 func (r *reader) valuesOf(
@@ -207,7 +211,7 @@ func (r *reader) valuesOf(
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := r.cursorAt(sc, blk, false); err != nil {
+		if err := r.cursorAt(sc, blk, hi-lo <= cachedValueBlocks); err != nil {
 			return err
 		}
 		var ok bool

@@ -52,6 +52,10 @@ type Budget struct {
 // Close releases everything.
 func (b *Budget) Close() { b.reservation.Close() }
 
+// Encoded answers a unary request with a message that is encoded already. See
+// intake.Reservation.Encoded.
+func (b *Budget) Encoded(parts ...[]byte) bool { return b.reservation.Encoded(parts...) }
+
 // UntilSent calls release once the answer of a unary request was sent. See
 // intake.Reservation.UntilSent.
 func (b *Budget) UntilSent(release func()) bool { return b.reservation.UntilSent(release) }

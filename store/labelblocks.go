@@ -1,0 +1,418 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"sync/atomic"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
+	"golang.org/x/sync/errgroup"
+
+	"larder/indexcache"
+	"larder/internal/pagecache"
+	"larder/store/block"
+	"larder/store/catalog"
+	"larder/store/indexheader"
+	"larder/store/storepb"
+)
+
+// outsidersError ends an attempt that took the answer of a whole block for that of the request's
+// time range, though the block has series without a chunk in its own time range. The next attempt
+// asks that block by the time range of the request.
+type outsidersError struct{ id ulid.ULID }
+
+func (e *outsidersError) Error() string {
+	return fmt.Sprintf("block %s has series outside of its time range", e.id)
+}
+
+// labelChoice is a block that a label request looks at.
+type labelChoice struct {
+	meta     *catalog.Block
+	question *setQuestion
+	// whole reports that the request gets the answer of the whole block, whatever its time range.
+	whole bool
+}
+
+// chooseLabels returns the blocks of a label request.
+func (s *Server) chooseLabels(q *labelQuery, keys *labelKeys) []labelChoice {
+	var out []labelChoice
+	for b, set := range s.opts.Catalog.View().Overlapping(q.minT, q.maxT) {
+		sq := keys.of(set)
+		if !sq.matches || !blockMatches(b, q.blockMatchers) {
+			continue
+		}
+		// A series counts only if it has a chunk in the time range. If the range covers the block,
+		// every series has.
+		whole := len(sq.matchers) == 0 || q.minT <= b.MinTime && q.maxT >= b.MaxTime-1 &&
+			!slices.Contains(q.outsiders, b.ID)
+		out = append(out, labelChoice{meta: b, question: sq, whole: whole})
+	}
+	return out
+}
+
+// labelBlock is a block that is asked. It has a plan if matchers remain for its series. Otherwise
+// it has a header, which is nil until it is opened.
+type labelBlock struct {
+	meta     *catalog.Block
+	matchers []*labels.Matcher
+	whole    bool
+	key      indexcache.AnswerKey // if whole
+
+	plan    *block.Plan
+	header  *indexheader.Header
+	release func()
+	// size estimates the answer: bytes of the list of a header, or of a set of the plan's strings.
+	size int64
+
+	// What the block takes of the limits, and what was read of it.
+	series, postingBytes, entryBytes atomic.Int64
+	postings, entries                pagecache.Account
+}
+
+// account returns acct, charged to the limits of of and counted in bytes.
+func charged(acct, of *pagecache.Account, bytes *atomic.Int64) *pagecache.Account {
+	spend := of.Spend
+	acct.Spend = func(touched, fetched int64) error {
+		bytes.Add(touched)
+		return spend(touched, fetched)
+	}
+	return acct
+}
+
+// onSeries returns a function that charges series to the limits of the request.
+func (a *labelBlock) onSeries(r *request) func(int) error {
+	limit := r.series
+	return func(n int) error {
+		a.series.Add(int64(n))
+		return limit.Reserve(uint64(n))
+	}
+}
+
+// answer returns the answer of the block.
+func (a *labelBlock) answer(list stringList) indexcache.LabelAnswer {
+	return indexcache.LabelAnswer{
+		Strings: list, Series: int(a.series.Load()),
+		PostingBytes: a.postingBytes.Load(), EntryBytes: a.entryBytes.Load(),
+	}
+}
+
+func (a *labelBlock) open(ctx context.Context, s *Server, what question) (err error) {
+	if a.header, a.release, err = s.block(a.meta).Header(ctx); err != nil {
+		return what.fault(a.meta, err)
+	}
+	count, length := what.expect(ctx, a.header, math.MaxInt)
+	a.size = int64(storepb.StringSize(length)) * int64(count)
+	return nil
+}
+
+func (a *labelBlock) close() {
+	if a.plan != nil {
+		a.plan.Close()
+	}
+	if a.release != nil {
+		a.release()
+		a.release = nil
+	}
+}
+
+// askBlocks answers a label request from what is kept, and by asking the other blocks.
+func (s *Server) askBlocks(
+	r *request, q *labelQuery, what question,
+) (*indexcache.LabelAnswer, error) {
+	keys := newLabelKeys(q, what)
+	blocks := s.chooseLabels(q, keys)
+	r.blocksQueried = len(blocks)
+	key := keys.all(blocks)
+	if a, ok := s.opts.LabelAnswers.Get(key); ok {
+		if err := r.chargeLabels(a); err != nil {
+			return nil, fmt.Errorf("labels of %d blocks: %w", len(blocks), err)
+		}
+		return a, r.settle(a.Bytes())
+	}
+	out := indexcache.LabelAnswer{Hints: keys.hints(blocks)}
+	kept, asked, err := s.keptLabels(r, keys, blocks)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		for _, a := range asked {
+			a.close()
+			a.postings.MoveTo(&r.postings)
+			a.entries.MoveTo(&r.seriesPages)
+		}
+	}()
+	if err := s.openBlocks(r, q, what, asked); err != nil {
+		return nil, err
+	}
+	run := streamBytes(max(min(len(asked), blockConcurrency), 1))
+	first := answerBytes(kept, asked)
+	if err := r.settle(first + streamsBytes(asked, run)); err != nil {
+		return nil, err
+	}
+	all := newUnion(&labelBytes{grow: r.Reserve, free: first})
+	for _, a := range kept {
+		if err := all.addKept(a.Strings); err != nil {
+			return nil, err
+		}
+		out.Series += a.Series
+		out.PostingBytes += a.PostingBytes
+		out.EntryBytes += a.EntryBytes
+	}
+	if err := s.askEach(r, q, what, asked, run, all); err != nil {
+		return nil, err
+	}
+	if out.Strings, err = all.all(); err != nil {
+		return nil, err
+	}
+	for _, b := range asked {
+		a := b.answer(nil)
+		out.Series += a.Series
+		out.PostingBytes += a.PostingBytes
+		out.EntryBytes += a.EntryBytes
+	}
+	s.keepLabels(key, out)
+	return &out, nil
+}
+
+// keptLabels returns the answers of whole blocks that are kept, for which it charges the request,
+// and the other blocks, the newest first.
+func (s *Server) keptLabels(
+	r *request, keys *labelKeys, blocks []labelChoice,
+) (kept []*indexcache.LabelAnswer, asked []*labelBlock, err error) {
+	for i := range blocks {
+		c := &blocks[len(blocks)-1-i]
+		b := &labelBlock{meta: c.meta, matchers: c.question.matchers, whole: c.whole}
+		if c.whole {
+			b.key = keys.one(c)
+			if a, ok := s.opts.LabelAnswers.Get(b.key); ok {
+				if err := r.chargeLabels(a); err != nil {
+					return nil, nil, fmt.Errorf("labels of block %s: %w", c.meta.ID, err)
+				}
+				kept = append(kept, a)
+				continue
+			}
+		}
+		asked = append(asked, b)
+	}
+	return kept, asked, nil
+}
+
+// askEach asks blocks concurrently.
+func (s *Server) askEach(
+	r *request, q *labelQuery, what question, asked []*labelBlock, run int64, all *union,
+) error {
+	// found holds that a block is irregular. The other blocks continue, to find out about theirs.
+	var found atomic.Pointer[error]
+	err := eachBlock(r.ctx, asked, func(ctx context.Context, a *labelBlock) error {
+		defer a.close()
+		err := s.askBlock(ctx, r, q, what, a, run, all)
+		if irregular(err) {
+			found.Store(&err)
+			return nil
+		}
+		return err
+	})
+	if e := found.Load(); err == nil && e != nil {
+		return *e
+	}
+	return err
+}
+
+// eachBlock calls f for blocks, for blockConcurrency of them at a time. A goroutine serves many
+// blocks, because most of them take less time than its stack to grow.
+func eachBlock(
+	ctx context.Context, blocks []*labelBlock, f func(context.Context, *labelBlock) error,
+) error {
+	g, ctx := errgroup.WithContext(ctx)
+	var next atomic.Int64
+	for range min(len(blocks), blockConcurrency) {
+		g.Go(contained(func() error {
+			for ctx.Err() == nil {
+				i := next.Add(1) - 1
+				if i >= int64(len(blocks)) {
+					return nil
+				}
+				if err := f(ctx, blocks[i]); err != nil {
+					return err
+				}
+			}
+			return ctx.Err()
+		}))
+	}
+	return g.Wait()
+}
+
+// minHeaderAnswer is the size from which the answer of a header is kept. To read a smaller one
+// again costs about as much as to keep it.
+const minHeaderAnswer = 2 << 10
+
+// largeList is the size from which the lists of headers are made one at a time, so that a label
+// with a million values needs memory for one block besides the answer.
+const largeList = 1 << 20
+
+// askBlock asks one block, adds its answer to all, and keeps it if it is that of the whole block.
+func (s *Server) askBlock(
+	ctx context.Context, r *request, q *labelQuery, what question, a *labelBlock, run int64,
+	all *union,
+) error {
+	if a.plan != nil {
+		return s.askSeries(ctx, r, q, what, a, run, all)
+	}
+	if a.header == nil {
+		if err := a.open(ctx, s, what); err != nil {
+			return err
+		}
+	}
+	if a.size > largeList {
+		if err := all.enter(ctx); err != nil {
+			return err
+		}
+		defer all.exit()
+	}
+	list, err := what.header(ctx, a.meta, a.header, all.bytes)
+	if err != nil {
+		return err
+	}
+	if len(list) >= minHeaderAnswer {
+		s.keepLabels(a.key, a.answer(list))
+	}
+	return all.add(list)
+}
+
+// openBlocks finds the postings of blocks concurrently. Where no matchers remain, it opens the
+// headers of the first blockConcurrency blocks only, because the headers of all may not fit in
+// memory. The caller closes the blocks, on an error too.
+func (s *Server) openBlocks(r *request, q *labelQuery, what question, asked []*labelBlock) error {
+	err := r.stage(stagePostings, "bucket_store_preload_all", func(ctx context.Context) error {
+		var headers atomic.Int64
+		return eachBlock(ctx, asked, func(ctx context.Context, a *labelBlock) (err error) {
+			if len(a.matchers) == 0 {
+				if headers.Add(1) > blockConcurrency {
+					return nil
+				}
+				return a.open(ctx, s, what)
+			}
+			a.plan, err = s.block(a.meta).Plan(ctx, what.matchers(a), block.PlanOptions{
+				External:  dropLabels(a.meta.Labels, q.without),
+				Dropped:   q.without,
+				Sets:      block.SetsFound,
+				Unordered: true,
+				Account:   charged(&a.postings, &r.postings, &a.postingBytes),
+				OnSeries:  a.onSeries(r),
+				Reserve:   r.plan,
+			})
+			if err != nil {
+				return fmt.Errorf("fetch postings for block %s: %w", a.meta.ID, err)
+			}
+			if h := a.plan.Header(); h != nil {
+				count, length := what.expect(ctx, h, a.plan.Postings())
+				a.size = stringSetCost(length) * int64(count)
+			}
+			return nil
+		})
+	})
+	for _, a := range asked {
+		if a.plan != nil {
+			r.notePlan(a.plan)
+		}
+	}
+	return err
+}
+
+// answerBytes estimates what to reserve for the answers at first: three times the largest of the
+// blocks, for a list, the union and their result. Blocks mostly have the same strings. The bytes of
+// others are reserved when they are added.
+func answerBytes(kept []*indexcache.LabelAnswer, asked []*labelBlock) int64 {
+	largest := int64(labelBytesStep / 3)
+	for _, a := range kept {
+		largest = max(largest, int64(len(a.Strings)))
+	}
+	for _, a := range asked {
+		largest = max(largest, a.size)
+	}
+	return 3 * largest
+}
+
+// streamsBytes estimates what the streams of blocks hold: all postings, and the rest of those that
+// run concurrently.
+func streamsBytes(asked []*labelBlock, run int64) int64 {
+	postings, rest := int64(0), []int64(nil)
+	for _, a := range asked {
+		if p := a.plan; p != nil && p.Postings() > 0 {
+			refs := p.PostingsBytes()
+			postings += refs
+			rest = append(rest, p.StreamBytes(run)-refs)
+		}
+	}
+	slices.Sort(rest)
+	for _, n := range rest[max(len(rest)-blockConcurrency, 0):] {
+		postings += n
+	}
+	return postings
+}
+
+// maxBlockStrings is how many bytes the strings of one block may reserve. With more, it shares a
+// set with other such blocks, and its answer is not kept by itself.
+const maxBlockStrings = 256 << 10
+
+// askSeries asks the series of a block that match and have a chunk in range.
+func (s *Server) askSeries(
+	ctx context.Context, r *request, q *labelQuery, what question, a *labelBlock, run int64,
+	all *union,
+) error {
+	if a.plan.Postings() == 0 {
+		if a.whole {
+			s.keepLabels(a.key, a.answer(nil))
+		}
+		return nil
+	}
+	opts := block.StreamOptions{
+		MinTime: q.minT, MaxTime: q.maxT,
+		SkipChunks: true,
+		RunBytes:   run,
+		Account:    charged(&a.entries, &r.seriesPages, &a.entryBytes),
+		OnSeries:   a.onSeries(r),
+		Reserver:   r,
+	}
+	if a.whole {
+		opts.MinTime, opts.MaxTime = a.meta.MinTime, a.meta.MaxTime-1
+	}
+	stream := a.plan.Stream(ctx, opts)
+	defer stream.Close()
+	set, shared, more := newStringSet(all.bytes), false, true
+	for more {
+		seg, err := stream.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("iterate series for block %s: %w", a.meta.ID, err)
+		}
+		add := func(set *stringSet) (err error) {
+			more, err = what.segment(a.meta, seg, set)
+			return err
+		}
+		if shared {
+			err = all.share(add)
+		} else if err = add(set); err == nil && set.reserved > maxBlockStrings {
+			shared, err = true, all.share(set.moveTo)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	inside := q.minT == opts.MinTime && q.maxT == opts.MaxTime
+	if more && !inside && stream.Stats().OutOfRange > 0 {
+		return &outsidersError{a.meta.ID}
+	}
+	list := set.finish()
+	if a.whole && !shared {
+		s.keepLabels(a.key, a.answer(list))
+	}
+	return all.add(list)
+}
