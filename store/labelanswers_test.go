@@ -222,7 +222,8 @@ func TestKeptLabelAnswersReadNothing(t *testing.T) {
 // limit forbids is refused however often it is asked, and whatever was asked before.
 func TestLimitsAndKeptLabelAnswers(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "bucket")
-	if _, err := dataset.ManyBlocks("m", 1, 6).Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
+	layout := dataset.ManyBlocks("m", 1, 6)
+	if _, err := layout.Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	ms := []*storepb.LabelMatcher{{Name: "__name__", Value: "http_requests_total"}}
