@@ -50,7 +50,7 @@ func TestWhatThanosCannotAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(zero.Thanos.Series) == 0 {
-		t.Fatal("the answer is empty and says nothing")
+		t.Fatal("the answer is empty and compares nothing")
 	}
 	negative := q.Clone()
 	negative.Series.MaxResolutionWindow = -1

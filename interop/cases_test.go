@@ -65,7 +65,7 @@ func TestCases(t *testing.T) {
 				}
 				diff, err := tr.Again(ctx, q, res)
 				if err != nil {
-					t.Fatalf("request %d (seed %d) asked a second time: %s: %v", n, seed, q, err)
+					t.Fatalf("request %d (seed %d), second answer: %s: %v", n, seed, q, err)
 				}
 				if len(diff) > 0 {
 					t.Fatalf(

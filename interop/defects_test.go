@@ -30,7 +30,7 @@ func TestDefectsAreCaught(t *testing.T) {
 		try("no re-sort", gateway.ThanosOptions{DontResort: true}, answer.SeriesLabels)
 	})
 	t.Logf(
-		"proved: %d mistakes, made one at a time, are each reported by that comparison",
+		"proved: that comparison reports each of %d mistakes, made one at a time",
 		len(defect.All)+1,
 	)
 }

@@ -127,7 +127,7 @@ func sameMetrics(t *testing.T, l *layout.Layout, list *notExported, more ...stri
 		g, exported := got[name]
 		if list.excuses(name) {
 			if exported {
-				t.Errorf("%s is exported, but stands in metrics_not_exported.yaml", name)
+				t.Errorf("%s is exported, but is listed in metrics_not_exported.yaml", name)
 			}
 			continue
 		}
@@ -145,7 +145,7 @@ func sameMetrics(t *testing.T, l *layout.Layout, list *notExported, more ...stri
 		}
 	}
 	t.Logf(
-		"proved: of %d families of thanos store with %s, all but those of metrics_not_exported.yaml have the same shape",
+		"proved: of %d families of thanos store with %s, all have the same shape except those of metrics_not_exported.yaml",
 		len(want), more,
 	)
 }
@@ -217,7 +217,7 @@ func ask(t *testing.T, addr string, l *layout.Layout, n int) {
 		}
 	}
 	if answered < n/4 {
-		t.Fatalf("only %d of %d requests were answered with something", answered, n)
+		t.Fatalf("only %d of %d requests had answers that are not empty", answered, n)
 	}
 }
 
@@ -312,7 +312,7 @@ func stop(t *testing.T, p interface {
 	t.Helper()
 	select {
 	case <-p.Exited():
-		t.Errorf("it died:\n%s", p.Log())
+		t.Errorf("it ended by itself:\n%s", p.Log())
 	default:
 	}
 	if err := p.Close(); err != nil {

@@ -135,7 +135,7 @@ func thanosMixin(t *testing.T) []mixin.Expression {
 			t.Fatal(err)
 		}
 		if len(es) < 3 {
-			t.Fatalf("%d expressions about the store in one of the mixin's files", len(es))
+			t.Fatalf("only %d expressions about the store in one of the mixin's files", len(es))
 		}
 		all = append(all, es...)
 	}
@@ -256,7 +256,7 @@ func TestMixinGateAlert(t *testing.T) {
 		_, err = waiter.Recv()
 	}
 	if err == nil {
-		t.Fatal("a second request got through a gate for one")
+		t.Fatal("the gate admitted a second request with a limit of one")
 	}
 	// The client notices its deadline before the gate does.
 	err = w.Wait(ctx, func(ctx context.Context) bool {

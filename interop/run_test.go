@@ -171,12 +171,12 @@ func (c *coverage) check(t *testing.T) {
 	t.Helper()
 	series := c.requests["Series"]
 	t.Logf(
-		"%d layouts, requests %v, not empty %v, meant to be refused or empty %d, deepest prefix chain %d",
+		"%d layouts, requests %v, not empty %v, meant to be rejected or empty %d, deepest prefix chain %d",
 		c.layouts, c.requests, c.nonEmpty, c.refused, c.depth,
 	)
 	if most := c.all() / 500; c.settled > most {
 		t.Errorf(
-			"Thanos answered %d requests in several ways, more than %d: the comparison lets too much pass",
+			"Thanos has several answers to %d requests, more than %d: the comparison is too lax",
 			c.settled, most,
 		)
 	}
@@ -381,7 +381,7 @@ func (r *run) one(
 			}
 			if len(diff) > 0 {
 				t.Errorf(
-					"layout %d (seed %d), request %d: the second answer to %s is another one: %v",
+					"layout %d (seed %d), request %d: the second answer to %s differs from the first: %v",
 					i, seed, n, q, diff,
 				)
 				return false
@@ -399,7 +399,7 @@ func reporter(
 	seen := map[answer.Field]int{}
 	t.Cleanup(func() {
 		if len(seen) > 0 {
-			t.Logf("requests that differ, by field: %v", seen)
+			t.Logf("requests with differences, by field: %v", seen)
 		}
 	})
 	return func(tr *trial.Trial, q *query.Query, res *trial.Result) bool {

@@ -176,5 +176,5 @@ func TestTraceSamplingFollowsTheCaller(t *testing.T) {
 			t.Errorf("%s has trace %s and parent %s", s.Name, s.Trace(), s.Parent())
 		}
 	}
-	t.Log("proved: what a caller samples is recorded, what it does not is not")
+	t.Log("proved: larder records a trace exactly if its caller does")
 }

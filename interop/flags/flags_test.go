@@ -89,7 +89,7 @@ func TestFlagsOfThanos(t *testing.T) {
 		// The manual does not show the default of a switch.
 		if _, isSwitch := want.shown[name]; !needed[name] &&
 			!(isSwitch && want.values[name] == "") {
-			t.Errorf("--%s is an exception that is not needed", name)
+			t.Errorf("--%s is an exception that is not needed: remove it", name)
 		}
 	}
 	t.Logf(

@@ -248,7 +248,7 @@ func TestQuerierBehindAProxy(t *testing.T) {
 				if err := q.Wait(ctx, func(context.Context) bool {
 					return strings.Contains(q.Log(), "update of endpoint failed")
 				}); err != nil {
-					t.Errorf("a Querier %s has not been refused: %v", name, err)
+					t.Errorf("a Querier %s was not rejected: %v", name, err)
 				}
 				if r, err := q.Instant(ctx, "shelf", at, neighbour.Params{}); err != nil ||
 					len(r.Series) > 0 {
@@ -256,7 +256,7 @@ func TestQuerierBehindAProxy(t *testing.T) {
 				}
 			}
 			t.Logf(
-				"proved: %s a Querier with a certificate of the authority gets its answers, others and plain text get none",
+				"proved: %s a Querier with a certificate of the authority gets answers; others, and plain text, get none",
 				way.name,
 			)
 		})

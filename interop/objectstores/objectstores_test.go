@@ -107,13 +107,13 @@ func TestObjectStoreCredentials(t *testing.T) {
 			if err := p.Wait(t.Context(), func(context.Context) bool {
 				return strings.Contains(p.Log(), s.refusal)
 			}); err != nil {
-				t.Fatalf("larder does not say %q: %v", s.refusal, err)
+				t.Fatalf("larder does not report %q: %v", s.refusal, err)
 			}
 			if body, code := get(t.Context(),
 				url+"/-/ready"); code != http.StatusServiceUnavailable {
 				t.Errorf("/-/ready: %d %s", code, body)
 			}
-			t.Logf("proved: %s: wrong credentials are no empty bucket", s.name)
+			t.Logf("proved: %s: wrong credentials do not look like an empty bucket", s.name)
 		})
 	}
 }

@@ -54,7 +54,7 @@ func TestObjectStoreStalls(t *testing.T) {
 			t.Fatal("no metric " + won)
 		}
 		if !strings.HasPrefix(value, "0") {
-			t.Logf("proved: S3 with stalling bodies: one was continued within %d requests", i+1)
+			t.Logf("proved: S3 with stalling bodies: a stalled body was continued within %d requests", i+1)
 			return
 		}
 	}

@@ -64,7 +64,7 @@ func (m *match) play(about string, q promgen.Query, engine string, thanos, larde
 
 func (m *match) String() string {
 	return fmt.Sprintf(
-		"%s (%d of them Thanos answers in several ways, %d differ in the last digits of sums)",
+		"%s (Thanos has several answers to %d of them, %d differ in the last digits of sums)",
 		&m.tally, m.undetermined, m.rounded,
 	)
 }

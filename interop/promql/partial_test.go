@@ -123,7 +123,7 @@ func TestQueryPartialResponse(t *testing.T) {
 				// What was in flight when a connection broke may or may not arrive.
 				if fault.Kind == flaky.Fail {
 					if d := neighbour.Diff(want, got, 0); d != "" {
-						t.Errorf("%s: what came before the error: %s", about, d)
+						t.Errorf("%s: the data before the error: %s", about, d)
 					}
 				}
 				n++
@@ -136,7 +136,7 @@ func TestQueryPartialResponse(t *testing.T) {
 			t.Errorf("%s: after the faults: %+v", strategy, r.Answer)
 		}
 		t.Logf(
-			"proved: %s retrieval: %d failures, with and without partial responses, end as with Thanos's store",
+			"proved: %s retrieval: %d failures, with and without partial responses, have the same result as with Thanos's store",
 			strategy, n,
 		)
 	}
@@ -297,5 +297,5 @@ func TestQueryLimits(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("proved: %d queries against limits end as with Thanos's store", n)
+	t.Logf("proved: %d queries beyond limits have the same result as with Thanos's store", n)
 }

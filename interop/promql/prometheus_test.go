@@ -158,7 +158,7 @@ func compare(t *testing.T, c *comparison) {
 	n.check(t)
 	if straightened*10 > n.queries || rounded*25 > n.queries || undetermined*50 > n.queries+100 {
 		t.Errorf(
-			"of %d queries %d were held to Thanos's store, %d differ in the last digits, %d have no answer of their own: too many",
+			"of %d queries %d were compared with Thanos's store, %d differ in the last digits, %d have no stable answer: too many",
 			n.queries, straightened, rounded, undetermined,
 		)
 	}

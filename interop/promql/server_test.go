@@ -109,9 +109,9 @@ func TestPrometheusServer(t *testing.T) {
 		asked++
 	}
 	if asked < 50 {
-		t.Errorf("only %d queries were put to the server", asked)
+		t.Errorf("only %d queries were sent to the server", asked)
 	}
-	t.Logf("proved: the Prometheus server's own answers: %d queries equal (seed %d)", asked, seed)
+	t.Logf("proved: %d queries equal the Prometheus server's own answers (seed %d)", asked, seed)
 }
 
 // TestPrometheusBackfill: blocks that promtool makes from OpenMetrics are served.

@@ -108,7 +108,7 @@ func (s *stage) watch(name string, p process) {
 	s.t.Cleanup(func() {
 		select {
 		case <-p.Exited():
-			s.t.Errorf("%s died: %s", name, p.Log())
+			s.t.Errorf("%s ended by itself: %s", name, p.Log())
 			return
 		default:
 		}

@@ -204,6 +204,6 @@ func TestConvertedBlocksDiffer(t *testing.T) {
 		t.Errorf("larder (-want +got)\n%s", diff)
 	}
 	t.Logf(
-		"proved: four blocks that thanos leaves out are served by larder: the Parquet gateway does not have all of them",
+		"proved: larder serves four blocks that thanos does not serve, because the Parquet gateway does not have all of them",
 	)
 }

@@ -52,7 +52,7 @@ func TestSameAnswers(t *testing.T) {
 			})
 		}
 		if len(want["blocks"].([]any)) < 5 {
-			t.Errorf("only %d blocks say little", len(want["blocks"].([]any)))
+			t.Errorf("%d blocks are too few to compare", len(want["blocks"].([]any)))
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-thanos +larder)\n%s", diff)
@@ -140,7 +140,7 @@ func TestSameAnswers(t *testing.T) {
 		}
 	})
 	t.Log(
-		"proved: blocks, status and errors of /api/v1/, probes and pages are thanos store's; marks are refused and write nothing",
+		"proved: blocks, status and errors of /api/v1/, probes and pages equal those of thanos store; marks are rejected and write nothing",
 	)
 }
 
@@ -169,7 +169,7 @@ func TestMarks(t *testing.T) {
 	mark("id="+id+"&action=BURN", 400)
 	mark("id="+id+"&action=deletion", 400)
 	if diff := cmp.Diff(before, files(t, p.larderBucket)); diff != "" {
-		t.Errorf("refused, and wrote to the bucket (-before +after)\n%s", diff)
+		t.Errorf("a rejected request wrote to the bucket (-before +after)\n%s", diff)
 	}
 	began := time.Now().Unix()
 	mark("id="+id+"&action=DELETION&detail=too+%3Cold%3E", 204)
@@ -220,13 +220,13 @@ func TestMarks(t *testing.T) {
 	if r := ask(t, p.larder, request{method: "POST", path: "/api/v1/blocks/mark",
 		form: "id=" + unknown + "&action=DELETION"}); r.code != 400 ||
 		!strings.Contains(r.body, "no such block") {
-		t.Errorf("a block that is not there: %d %s", r.code, r.body)
+		t.Errorf("mark of an unknown block: %d %s", r.code, r.body)
 	}
 	if r := ask(t, p.larder, request{method: "POST", path: "/api/v1/blocks/mark", form: "id=" + other + "&action=DELETION", header: [2]string{"Origin", "http://elsewhere"}}); r.code != 403 {
 		t.Errorf("from another site: %d %s", r.code, r.body)
 	}
 	if diff := cmp.Diff(got, wrote(p.larderBucket)); diff != "" {
-		t.Errorf("refused, and wrote to the bucket (-before +after)\n%s", diff)
+		t.Errorf("a rejected request wrote to the bucket (-before +after)\n%s", diff)
 	}
 
 	p.prefixed(

@@ -308,7 +308,7 @@ func run(t *testing.T, name, bin string, args ...string) {
 	select {
 	case <-p.Exited():
 	case <-time.After(5 * time.Minute):
-		t.Fatalf("%s does not end: %v\n%s", name, p.Close(), p.Log())
+		t.Fatalf("%s failed: %v\n%s", name, p.Close(), p.Log())
 	}
 	if err := p.Err(); err != nil {
 		t.Fatalf("%s: %v\n%s", name, err, p.Log())

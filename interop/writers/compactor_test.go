@@ -144,7 +144,7 @@ func (w *watch) loop(what string, ask func(ctx context.Context) error) {
 			err := ask(ctx)
 			done()
 			if err != nil {
-				w.t.Errorf("%s, after %d answers that were right: %v", what, w.asked.Load(), err)
+				w.t.Errorf("%s failed after %d right answers: %v", what, w.asked.Load(), err)
 				return
 			}
 			w.asked.Add(1)
@@ -166,7 +166,7 @@ func watching(t *testing.T, s *serving, truth samples.Set) *watch {
 			return err
 		}
 		if d := truth.Diff(got); d != "" {
-			return fmt.Errorf("a wrong answer: %s", d)
+			return fmt.Errorf("wrong answer: %s", d)
 		}
 		return nil
 	})
@@ -180,7 +180,7 @@ func watching(t *testing.T, s *serving, truth samples.Set) *watch {
 			}
 			n, err := truth.Aggregates(a.Series)
 			if err != nil {
-				return fmt.Errorf("a wrong answer at %d ms: %w", resolution, err)
+				return fmt.Errorf("wrong answer at %d ms: %w", resolution, err)
 			}
 			w.windows.Add(int64(n))
 		}
@@ -281,7 +281,7 @@ func TestCompactorRunsWhileLarderServes(t *testing.T) {
 		shapes := map[string]bool{}
 		for _, m := range after {
 			if m.Thanos.Labels["replica"] != "" && m.MaxTime != edges[len(edges)-1] {
-				t.Errorf("block %s of a replica is left", m.ULID)
+				t.Errorf("block %s of a replica was not merged", m.ULID)
 			}
 			shapes[fmt.Sprintf("%dh at %ds", (m.MaxTime-m.MinTime)/h,
 				m.Thanos.Downsample.Resolution/1000)] = true
@@ -300,7 +300,7 @@ func TestCompactorRunsWhileLarderServes(t *testing.T) {
 		t.Error("no answer held aggregates")
 	}
 	if asked < 20 || deleted < 20 {
-		t.Errorf("%d rounds of queries over %d deleted blocks show little", asked, deleted)
+		t.Errorf("%d rounds of queries over %d deleted blocks are too few", asked, deleted)
 	}
 	if missed == 0 {
 		t.Error("no block was found missing by a query")
@@ -363,11 +363,11 @@ func TestCompactorMarksBlocks(t *testing.T) {
 	// By then the larder with the long delay has seen the mark, too: it syncs as often.
 	if _, a, err := raw(t.Context(), patient.client); err != nil ||
 		!slices.Contains(a.Hints.Blocks, lone.String()) {
-		t.Errorf("a block that was marked a moment ago is not answered from: %v", err)
+		t.Errorf("larder does not serve a block that was just marked: %v", err)
 	}
 	patient.await(t, truth, "replica")
 	t.Logf(
-		"proved: %d marked blocks left after the delay and stayed before it; %d rounds of queries meanwhile",
+		"proved: %d marked blocks were served until the delay ended, and no longer; %d rounds of queries",
 		len(marked)+1, p.asked.Load()+i.asked.Load(),
 	)
 }

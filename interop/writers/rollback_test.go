@@ -197,7 +197,7 @@ func TestRollbackSharesADataDir(t *testing.T) {
 	want := x.ask(thanos.Addr)
 	const downloads = "thanos_bucket_store_indexheader_download_duration_seconds_count"
 	if n := metric(t, thanos.HTTPAddr, downloads); n != float64(blocks) {
-		t.Errorf("thanos store says that it downloaded %v index headers of %d blocks", n, blocks)
+		t.Errorf("thanos store reports %v downloaded index headers of %d blocks", n, blocks)
 	}
 	x.close("thanos store", thanos)
 	theirs := files(t, data, false)
@@ -267,7 +267,7 @@ func TestRollbackSharesADataDir(t *testing.T) {
 	}
 	unchanged(t, "larder's files after both", ours, files(t, data, true, own...))
 	t.Logf(
-		"proved: thanos store and larder took turns on one data-dir and shared it: %d and %d files untouched, no index header made twice, equal answers",
+		"proved: thanos store and larder used one data-dir in turns and at once: %d and %d files unchanged, no index header built twice, equal answers",
 		len(theirs), len(ours),
 	)
 }

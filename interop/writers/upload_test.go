@@ -355,7 +355,7 @@ func TestRuleBlocksAreServed(t *testing.T) {
 	}
 	for _, p := range got[name] {
 		if p.V != want {
-			t.Fatalf("the rule came to %v at %d, want %v", p.V, p.T, want)
+			t.Fatalf("the rule's value is %v at %d, want %v", p.V, p.T, want)
 		}
 	}
 	if n, failed := metric(t, second.HTTPAddr, "prometheus_rule_evaluations_total"),

@@ -47,7 +47,7 @@ func main() {
 	flag.Uint64Var(&o.fleet.seed, "seed", 1, "decides every sample")
 	flag.IntVar(
 		&o.fleet.replica, "replica", 0,
-		"which of the servers that watch the same fleet this is: each sees it at moments of its own, and misses others",
+		"number of the server among those that watch the same fleet; each has its own scrape times and gaps",
 	)
 	flag.IntVar(&o.fleet.pods, "pods", 300, "how many pods there are besides the services")
 	flag.BoolVar(
@@ -63,7 +63,7 @@ func main() {
 
 func run(ctx context.Context, o options) error {
 	if o.dir == "" || o.from%blockMillis != 0 {
-		return fmt.Errorf("--dir is needed, and --from a multiple of %d", blockMillis)
+		return fmt.Errorf("--dir is required, and --from must be a multiple of %d", blockMillis)
 	}
 	all := o.fleet.series(o.from, o.from+int64(o.blocks)*blockMillis)
 	for i := range o.blocks {

@@ -56,7 +56,7 @@ func printed(t *testing.T, events io.Reader) (text string, ok bool) {
 func TestComplete(t *testing.T) {
 	text, ok := printed(t, stream(t))
 	if !ok {
-		t.Errorf("everything passed, and the table fails:\n%s", text)
+		t.Errorf("everything passed, but the table fails:\n%s", text)
 	}
 	for _, s := range systems() {
 		if !regexp.MustCompile(`(?m)^` + s.name + ` +ok +1 +2s  ` + s.name + ` as it is$`).
@@ -103,7 +103,7 @@ func TestIncomplete(t *testing.T) {
 	}
 	failed := event{Action: "fail", Package: module + "/web", Test: "TestOther"}
 	if text, _ := printed(t, stream(t, claim, failed)); strings.Contains(text, "too much") {
-		t.Errorf("a test that failed has proved something:\n%s", text)
+		t.Errorf("the table contains the claim of a failed test:\n%s", text)
 	}
 }
 
@@ -136,7 +136,7 @@ func TestEveryTestHasARow(t *testing.T) {
 		for _, m := range declared.FindAllStringSubmatch(string(b), -1) {
 			s := systemOf(pkg, m[1])
 			if s == "" {
-				t.Errorf("%s: %s is in no row of the table", name, m[1])
+				t.Errorf("%s: %s belongs to no row of the table", name, m[1])
 			}
 			found[s]++
 		}

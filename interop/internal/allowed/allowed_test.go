@@ -73,7 +73,7 @@ func TestLimitIsTheFirstOfEverything(t *testing.T) {
 	}
 	both := &answer.Answer{Series: []answer.Series{a, b}}
 	if left := explain(t, cut, both, all, &storepb.SeriesRequest{}); len(left) == 0 {
-		t.Error("a request without a limit has nothing to be excused by one")
+		t.Error("an entry about limits excused a request without a limit")
 	}
 }
 

@@ -57,6 +57,6 @@ func TestDashboard(t *testing.T) {
 	}
 	if _, err := Dashboard(p, map[string]string{"job": "thanos-store"}); err == nil ||
 		!strings.Contains(err.Error(), "$interval") {
-		t.Errorf("a variable that stands for nothing: %v", err)
+		t.Errorf("a variable without a value: %v", err)
 	}
 }

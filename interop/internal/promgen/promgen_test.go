@@ -17,7 +17,7 @@ func TestQueriesParse(t *testing.T) {
 	for i := range 3000 {
 		q := g.Next()
 		if q != again.Next() {
-			t.Fatalf("query %d is another one the second time: %s", i, q)
+			t.Fatalf("query %d differs the second time: %s", i, q)
 		}
 		if _, err := parser.ParseExpr(q.Text); err != nil {
 			t.Errorf("%s: %v", q.Text, err)

@@ -148,7 +148,7 @@ func Raw(series []answer.Series) (Set, error) {
 func decode(p *answer.Part) ([]Point, error) {
 	// The StoreAPI's type of float chunks is 0.
 	if p.Type != 0 {
-		return nil, fmt.Errorf("a chunk of type %d", p.Type)
+		return nil, fmt.Errorf("chunk of unexpected type %d", p.Type)
 	}
 	c, err := chunkenc.FromData(chunkenc.EncXOR, p.Data)
 	if err != nil {

@@ -46,7 +46,7 @@ func (s Set) Aggregates(series []answer.Series) (int, error) {
 	}
 	for _, a := range series {
 		if name := a.Labels.String(); s[name] == nil {
-			return 0, fmt.Errorf("series %s is too many", name)
+			return 0, fmt.Errorf("unexpected series %s", name)
 		}
 	}
 	n := 0
@@ -133,7 +133,7 @@ func covers(truth, raw []Point, windows []aggregate) error {
 	}
 	for i, ok := range covered {
 		if !ok {
-			return fmt.Errorf("a gap: the sample %v is neither there nor in a window", truth[i])
+			return fmt.Errorf("the sample %v is missing: it is neither raw nor in a window", truth[i])
 		}
 	}
 	return nil

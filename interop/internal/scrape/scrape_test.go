@@ -68,7 +68,7 @@ func TestScrapesAreWhatPrometheusStores(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n, err := s.Find(e.(*parser.VectorSelector), now); err != nil || n != 0 {
-		t.Errorf("what is not there: %d series, %v", n, err)
+		t.Errorf("selector of a missing series: %d series, %v", n, err)
 	}
 	if err := s.Add(nil, now.Add(time.Second)); err != nil {
 		t.Fatal(err)

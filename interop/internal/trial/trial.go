@@ -44,7 +44,7 @@ func Larder(bin string, extra ...string) Subject {
 		return l.Addr, func() error {
 			select {
 			case <-l.Exited():
-				return fmt.Errorf("larder died: %s", l.Log())
+				return fmt.Errorf("larder ended by itself: %s", l.Log())
 			default:
 			}
 			return l.Close()
@@ -168,7 +168,7 @@ func (t *Trial) Ask(ctx context.Context, q *query.Query) (*Result, error) {
 		return t.Ask(ctx, q)
 	}
 	if err := want.Check(); err != nil {
-		return nil, fmt.Errorf("the reference answers wrongly: %w", err)
+		return nil, fmt.Errorf("the reference gives a wrong answer: %w", err)
 	}
 	got, err := answer.Ask(ctx, t.subject, q.Clone())
 	if err != nil {
