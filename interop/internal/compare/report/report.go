@@ -18,11 +18,14 @@ func systems() []string { return []string{server.Thanos, server.Larder, server.F
 
 // Write writes every table.
 func Write(w io.Writer, res *run.Results) {
+	load := ""
+	if res.Load > 0 {
+		load = fmt.Sprintf(", with a load average of %.1f before it began", res.Load)
+	}
 	made := fmt.Sprintf(
-		"Made %s in %s on %s, with a load average of %.1f before it began; larder %s, Thanos v0.42.4; "+
-			"up to %d rounds%s. The S3 bucket answers after %s with %.0f MB/s a request.",
-		res.Started.Format("2006-01-02 15:04 MST"), res.Took.Round(time.Second), res.Machine,
-		res.Load, res.Larder, res.Rounds, map[bool]string{true: ", short data sets"}[res.Short],
+		"Made %s in %s on %s%s; larder %s, Thanos v0.42.4; up to %d rounds%s. The S3 bucket answers after %s with %.0f MB/s a request.",
+		res.Started.Format("2006-01-02 15:04 MST"), res.Took.Round(time.Second), res.Machine, load,
+		res.Larder, res.Rounds, map[bool]string{true: ", short data sets"}[res.Short],
 		res.FirstByte, float64(res.BytesPerSecond)/1e6,
 	)
 	fmt.Fprintln(w, wrap(made))

@@ -181,7 +181,6 @@ func (sys *system) batch(
 	ctx context.Context, call client.Call, f *Figure, n, concurrency int,
 ) error {
 	var mu sync.Mutex
-	var firsts []float64
 	ask := func() error {
 		var next atomic.Int64
 		g, ctx := errgroup.WithContext(ctx)
@@ -194,7 +193,7 @@ func (sys *system) batch(
 					}
 					mu.Lock()
 					f.Latency = append(f.Latency, ms(r.Wall))
-					firsts = append(firsts, ms(r.First))
+					f.First = append(f.First, ms(r.First))
 					mu.Unlock()
 				}
 				return nil
@@ -202,9 +201,7 @@ func (sys *system) batch(
 		}
 		return g.Wait()
 	}
-	err := sys.measured(ctx, f, n, ask)
-	f.First = append(f.First, stats.Median(firsts))
-	return err
+	return sys.measured(ctx, f, n, ask)
 }
 
 // measured measures CPU time, allocations and memory of the server while ask makes n calls.

@@ -52,8 +52,8 @@ type Row struct {
 	Systems     map[string]*Figure `json:"systems"`
 }
 
-// Figure is what one system took for a query. Lists have one value a round, but for Latency, which
-// has one a call.
+// Figure is what one system took for a query. Lists have one value a round; Latency and First have
+// one a call.
 type Figure struct {
 	// CPU and Latency and First are milliseconds; CPU is that of the server for one call.
 	CPU     []float64 `json:"cpu_ms"`
