@@ -50,7 +50,11 @@ func ratio(f, thanos *run.Figure, name string, get func(*run.Figure) []float64) 
 	if thanos == nil || name == server.Thanos || stats.Median(get(thanos)) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%.2f", stats.Median(get(f))/stats.Median(get(thanos)))
+	q := stats.Median(get(f)) / stats.Median(get(thanos))
+	if q < 0.1 {
+		return strconv.FormatFloat(q, 'g', 2, 64)
+	}
+	return fmt.Sprintf("%.2f", q)
 }
 
 // columns is where lines of prose end.
