@@ -38,6 +38,9 @@ func (r *runner) cell(ctx context.Context, s *session, c cell) error {
 		Systems: map[string]*Figure{},
 	}
 	systems := s.measured()
+	if len(systems) == 0 {
+		return nil // of the floor alone, in a mode that has none
+	}
 	calls := map[string]int{}
 	for _, sys := range systems {
 		row.Systems[sys.name] = &Figure{}
