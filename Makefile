@@ -15,7 +15,7 @@ LDFLAGS   = -s -w \
 	-X github.com/prometheus/common/version.Branch=$(BRANCH)
 
 .PHONY: help setup demo build test check unit race fuzz chaos attack interop interop-short
-.PHONY: compare memory-bound bench lint vulncheck proto image
+.PHONY: compare trips memory-bound bench lint vulncheck proto image
 
 help: ## List the commands.
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' Makefile
@@ -86,6 +86,11 @@ interop: interop/servers/node_modules ## Run the long form, and print which syst
 COMPARE  ?=
 compare: ## Compare larder with Thanos's store gateway and a minimal gRPC server.
 	cd interop && $(GO) run -tags slicelabels ./cmd/compare $(COMPARE)
+
+# The test fails if the figures differ from the committed table. Review the diff of the table like
+# code: every read that a cold query waits for is in it.
+trips: ## Write the table of what cold queries ask of the bucket, benchmarks/trips/testdata.
+	$(GO) test ./benchmarks/trips -update
 
 # Azurite, the Azure server of the tests, in the versions of the lock file. Scripts of packages do
 # not run.

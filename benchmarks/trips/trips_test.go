@@ -1,0 +1,296 @@
+package trips
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"text/tabwriter"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/thanos-io/objstore/providers/filesystem"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"larder/benchmarks/dataset"
+	"larder/benchmarks/inprocess"
+	"larder/chunkcache"
+	"larder/indexcache"
+	"larder/internal/bucket/slots"
+	"larder/internal/extent"
+	"larder/internal/pagecache"
+	"larder/store/storepb"
+)
+
+var update = flag.Bool("update", false, "write testdata/trips.txt")
+
+const (
+	table = "testdata/trips.txt"
+	hour  = int64(3_600_000)
+	day   = 24 * hour
+)
+
+// set is a data set.
+type set struct {
+	name   string
+	layout dataset.Layout
+	about  string
+}
+
+// sets are those of `make compare`, with fewer blocks or pods. The index of "block" has its full
+// size, because the plan of a query depends on how far its series entries are apart.
+func sets() []set {
+	block := dataset.Medium(1, 1020)
+	block.Blocks = block.Blocks[len(block.Blocks)-1:]
+	return []set{
+		{"block", block, "the last block of medium: 1,020 pods, 100,000 series, 2 hours"},
+		{"days", dataset.Medium(1, 102), "medium with 102 pods: 13 blocks of 10,000 series"},
+		{"many", dataset.Many(1, 100), "100 blocks of 100 series, 2 hours each"},
+	}
+}
+
+// question is one row of the table: a Series request, or a request for label values or names.
+type question struct {
+	name, set string
+	matchers  []*storepb.LabelMatcher
+	values    string // the label whose values are asked for
+	names     bool   // label names are asked for
+}
+
+func questions() []question {
+	ms := func(ms ...*storepb.LabelMatcher) []*storepb.LabelMatcher { return ms }
+	eq := func(name, value string) *storepb.LabelMatcher {
+		return &storepb.LabelMatcher{Name: name, Value: value}
+	}
+	up, metric := eq("__name__", "up"), eq("__name__", dataset.WholeMetricName)
+	pod := eq("pod", "pod-7")
+	pods := &storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "pod-1.*"}
+	return []question{
+		{name: "Q1", set: "block", matchers: ms(
+			metric, pod, eq("handler", "/api/v1/orders"), eq("code", "500"))},
+		{name: "Q1b", set: "block", matchers: ms(pod)},
+		{name: "Q2", set: "days", matchers: ms(up)},
+		{name: "Q3", set: "block", matchers: ms(metric)},
+		{name: "Q4", set: "block", matchers: ms(metric, pods)},
+		{name: "Q6b", set: "days", matchers: ms(up), values: "pod"},
+		{name: "Q7b", set: "days", matchers: ms(metric, pod), names: true},
+		{name: "M1", set: "many", matchers: ms(up)},
+		{name: "M2", set: "many", matchers: ms(metric)},
+	}
+}
+
+// TestTrips compares what cold queries ask of the bucket with testdata/trips.txt.
+func TestTrips(t *testing.T) {
+	var out bytes.Buffer
+	out.WriteString("# Cold queries in virtual time: index headers on disk, caches empty, " +
+		"20 ms to the first byte,\n# 80 MB/s a read. Written by `make trips`; see doc.go. Sets:\n")
+	places := map[string]place{}
+	for _, s := range sets() {
+		fmt.Fprintf(&out, "#   %-6s %s\n", s.name, s.about)
+		places[s.name] = write(t, s.layout)
+	}
+	out.WriteString("# trips: the longest chain of dependent reads of one block. queued: how much " +
+		"longer the longest\n# chain of all reads is. first, whole: until the first message and the " +
+		"end, in ms.\n")
+	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "query\tset\tanswers\ttrips\tqueued\tindex\tbytes\tchunks\tbytes\t"+
+		"first\twhole\t")
+	for _, q := range questions() {
+		r := ask(t, places[q.set], &q)
+		index, chunks := r.volume("/index"), r.volume("/chunks/")
+		if n := index.reads + chunks.reads; n != len(r.reads) || r.other > 0 {
+			t.Errorf("%s: %d reads of index and chunk files, %d reads in all and %d other calls",
+				q.name, n, len(r.reads), r.other)
+		}
+		trips := r.trips()
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t\n",
+			q.name, q.set, r.answers, trips, chain(r.reads)-trips,
+			index.reads, index.bytes, chunks.reads, chunks.bytes, ms(r.first), ms(r.whole))
+	}
+	w.Flush()
+	if *update {
+		if err := os.WriteFile(table, out.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(out.String(), "\n"))
+	if diff != "" {
+		t.Errorf("the reads of cold queries differ from %s (-file +now).\n"+
+			"If that is intended, run `make trips` and commit the table.\n%s", table, diff)
+	}
+}
+
+func ms(d time.Duration) string {
+	return fmt.Sprintf("%.1f", float64(d)/float64(time.Millisecond))
+}
+
+// place is a data set on disk, and a data directory with its index headers.
+type place struct {
+	bucket, dir string
+	from, to    int64
+}
+
+func write(t *testing.T, l dataset.Layout) place {
+	t.Helper()
+	p := place{bucket: t.TempDir(), dir: t.TempDir()}
+	if _, err := l.Write(t.Context(), p.bucket, dataset.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	p.from, p.to = l.Blocks[0].MinTime, l.Blocks[0].MaxTime-1
+	for _, b := range l.Blocks {
+		p.from, p.to = min(p.from, b.MinTime), max(p.to, b.MaxTime-1)
+	}
+	return p
+}
+
+// result is what a question asked of the bucket.
+type result struct {
+	reads        []*read
+	other        int
+	answers      int // series, values or names
+	first, whole time.Duration
+}
+
+type volume struct {
+	reads int
+	bytes int64
+}
+
+// volume counts the reads of objects whose name contains part.
+func (r *result) volume(part string) (v volume) {
+	for _, rd := range r.reads {
+		if strings.Contains(rd.name, part) {
+			v.reads++
+			v.bytes += rd.bytes
+		}
+	}
+	return v
+}
+
+// trips is the longest chain of reads of one block.
+func (r *result) trips() (n int) {
+	byBlock := map[string][]*read{}
+	for _, rd := range r.reads {
+		byBlock[rd.block()] = append(byBlock[rd.block()], rd)
+	}
+	for _, reads := range byBlock {
+		n = max(n, chain(reads))
+	}
+	return n
+}
+
+// ask asks a new gateway.
+func ask(t *testing.T, p place, q *question) (r result) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		fs, err := filesystem.NewBucket(p.bucket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := &bucket{Bucket: extent.Stating(fs)}
+		pages := pagecache.Options{Limiter: slots.New(slots.Options{})}
+		g, err := inprocess.New(inprocess.Options{
+			Bucket: b, Dir: p.dir,
+			Index: indexcache.Options{Pages: pages}, Chunks: chunkcache.Options{Pages: pages},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Close()
+		if err := g.Catalog.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		// Builds or opens all index headers, and reads no index.
+		absent := question{matchers: []*storepb.LabelMatcher{{Name: "__name__", Value: "absent"}}}
+		if got, err := absent.ask(t.Context(), g, p); err != nil || got.answers > 0 {
+			t.Fatalf("%d series, %v", got.answers, err)
+		}
+		b.turnOn()
+		if r, err = q.ask(t.Context(), g, p); err != nil {
+			t.Fatalf("%s: %v", q.name, err)
+		}
+		synctest.Wait()
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		r.reads, r.other = b.reads, b.other
+	})
+	return r
+}
+
+func (q *question) ask(ctx context.Context, g *inprocess.Gateway, p place) (r result, err error) {
+	began := time.Now()
+	defer func() {
+		r.whole = time.Since(began)
+		if r.first == 0 {
+			r.first = r.whole
+		}
+	}()
+	switch {
+	case q.values != "":
+		v, err := g.Server.LabelValues(ctx, &storepb.LabelValuesRequest{
+			Label: q.values, Start: p.from, End: p.to, Matchers: q.matchers,
+		})
+		r.answers = len(v.GetValues())
+		return r, err
+	case q.names:
+		v, err := g.Server.LabelNames(ctx, &storepb.LabelNamesRequest{
+			Start: p.from, End: p.to, Matchers: q.matchers,
+		})
+		r.answers = len(v.GetNames())
+		return r, err
+	}
+	s := &sink{ctx: ctx, began: began}
+	err = g.Server.Series(&storepb.SeriesRequest{
+		MinTime: p.from, MaxTime: p.to, Matchers: q.matchers, ResponseBatchSize: 64,
+	}, s)
+	r.answers, r.first = s.series, s.first
+	return r, err
+}
+
+// sink is the client's end of a Series call. It reads at once.
+type sink struct {
+	grpc.ServerStream
+	ctx    context.Context
+	began  time.Time
+	series int
+	first  time.Duration // until the first message
+	last   string        // labels of the last series, which may go on in another message
+}
+
+func (s *sink) Context() context.Context { return s.ctx }
+
+func (s *sink) Send(*storepb.SeriesResponse) error { panic("frames only") }
+
+func (s *sink) SendMsg(m any) error {
+	if s.first == 0 {
+		s.first = time.Since(s.began)
+	}
+	var resp storepb.SeriesResponse
+	if err := proto.Unmarshal(m.(*storepb.Frame).Bytes(), &resp); err != nil {
+		return err
+	}
+	for _, series := range append(resp.GetBatch().GetSeries(), resp.GetSeries()) {
+		if series == nil {
+			continue
+		}
+		var text strings.Builder
+		for _, l := range series.Labels {
+			text.WriteString(l.Name + "\xff" + l.Value + "\xff")
+		}
+		if text.String() != s.last {
+			s.series++
+		}
+		s.last = text.String()
+	}
+	return nil
+}
