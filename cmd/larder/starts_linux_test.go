@@ -127,7 +127,7 @@ func TestGracePeriodEnds(t *testing.T) {
 	if status.Code(err) != codes.Unavailable {
 		t.Errorf("a new request: got %v, want Unavailable", err)
 	}
-	p.await("have not finished in the grace period and are cancelled")
+	p.await("grace period ended, running gRPC requests are cancelled")
 	if code := p.exit(); code != 0 {
 		t.Errorf("got exit code %d", code)
 	}
