@@ -157,7 +157,8 @@ func (b *backend) open(
 		Gate:           conf.requests.gate,
 		Matchers:       conf.caches.matchers,
 		Allowance: admission.AllowanceOptions{
-			Bytes: m.Requests.Bytes - m.Expansions() - m.Messages(),
+			Bytes:     m.Requests.Bytes - m.Expansions() - m.Messages(),
+			FlagBytes: m.Requests.Bytes,
 		},
 		Messages:         b.messages,
 		Limits:           conf.requests.limits.others,

@@ -1,6 +1,8 @@
 package admission
 
 import (
+	"fmt"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
@@ -19,6 +21,9 @@ type AllowanceOptions struct {
 	// more than SmallLane. A dashboard panel should be small: a hundred series from as many pages
 	// need about 2 MiB. With a larger size fewer small requests can start while large ones wait.
 	SmallRequest int64
+	// FlagBytes is the value of --store.request-bytes, which Bytes is a part of. Only errors use
+	// it. With 0 they name the flag without its value.
+	FlagBytes int64
 }
 
 const (
@@ -40,6 +45,16 @@ func (o *AllowanceOptions) defaults() {
 		o.SmallRequest = min(max(o.SmallLane/8, minDefaultSmallRequest), maxDefaultSmallRequest)
 	}
 	o.SmallRequest = min(o.SmallRequest, o.SmallLane) // else a small request might wait for ever
+}
+
+// String describes the allowance in errors. The flag is larger, because messages and the search for
+// postings have parts of it.
+func (o *AllowanceOptions) String() string {
+	if o.FlagBytes > 0 {
+		return fmt.Sprintf("the %s that --store.request-bytes (%s) leaves for requests",
+			mib(o.Bytes), mib(o.FlagBytes))
+	}
+	return fmt.Sprintf("the %s of the request allowance (--store.request-bytes)", mib(o.Bytes))
 }
 
 // allowanceMetrics are the metrics of the request allowance.

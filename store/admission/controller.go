@@ -33,6 +33,7 @@ type Controller struct {
 	// total is the request allowance in bytes, smallBytes the part for small requests, and
 	// smallRequest the size of a small request.
 	total, smallBytes, smallRequest int64
+	allowance                       string // describes total in errors
 
 	limits *Limits
 
@@ -63,6 +64,7 @@ func New(
 		total:        allowance.Bytes,
 		smallBytes:   allowance.SmallLane,
 		smallRequest: allowance.SmallRequest,
+		allowance:    allowance.String(),
 		limits:       limits,
 		tenants:      map[string]tenantUse{},
 		clients:      map[inbound.Client]int{},

@@ -282,29 +282,33 @@ func TestAllowanceErrors(t *testing.T) {
 				t.Errorf("Reserve(%d): got %v, %v; want %s: %s", n, r, err, code, text)
 			}
 		}
-		check(
-			t.Context(),
-			81,
-			codes.ResourceExhausted,
-			"the request needs an estimated 81 bytes, more than the 80 bytes that one request may have of the request allowance of 100 bytes (--store.request-bytes)",
-		)
+		const allowance = "the 100 bytes of the request allowance (--store.request-bytes)"
+		check(t.Context(), 81, codes.ResourceExhausted, "the request needs an estimated 81 bytes, "+
+			"more than the 80 bytes that one request may reserve of "+allowance+
+			": split the request or raise the flag")
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		check(
-			gone,
-			1,
-			codes.Canceled,
-			"waited 0s for 10 bytes of the request allowance of 100 bytes (--store.request-bytes): context canceled",
-		)
+		check(gone, 1, codes.Canceled, "waited 0s for 10 bytes of "+allowance+": context canceled")
 		r := mustReserve(t, a, 80)
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
-		check(
-			ctx,
-			20,
-			codes.DeadlineExceeded,
-			"waited 2s for 20 bytes of the request allowance of 100 bytes (--store.request-bytes): context deadline exceeded",
-		)
+		check(ctx, 20, codes.DeadlineExceeded,
+			"waited 2s for 20 bytes of "+allowance+": context deadline exceeded")
+
+		text := func(what string, err error, want string) {
+			t.Helper()
+			if st := status.Convert(err); st.Code() != codes.ResourceExhausted ||
+				st.Message() != want {
+				t.Errorf("%s: got %v, want ResourceExhausted: %s", what, err, want)
+			}
+		}
+		text("beyond what one request may have", r.Reserve(7), "the request needs 7 bytes beyond "+
+			"the 80 bytes that one request may reserve of "+allowance+
+			": split the request or raise the flag")
+		other := mustReserve(t, a, 10)
+		text("bytes of another request", other.Reserve(15), "the request needs 15 bytes more of "+
+			allowance+", and other requests have reserved them: retry later")
+		other.Close()
 		r.Close()
 		checkIdle(t, a)
 	})

@@ -39,8 +39,8 @@ func (c *Controller) grantNext(l lane) bool {
 	return true
 }
 
-// next returns the next request of a lane that lacks at most bytes, nil if there is none. A Series
-// request that lacks a place does not block label requests.
+// next returns the next request of a lane that lacks nothing but bytes; nil if there is none. A
+// Series request that lacks a place does not block label requests.
 func (c *Controller) next(l lane) *waiter {
 	w := c.first(l, SeriesRequest)
 	if w != nil && !c.placeFree(l) {
@@ -92,12 +92,16 @@ func (c *Controller) placeOfTenant(t *Turn) bool {
 	return limit <= 0 || c.tenants[t.tenant].places < limit
 }
 
-// hasFullShare reports whether a client address holds as many places as it may beside others: all
-// but a quarter of the places, times its shares. It goes by address because a client chooses its
-// tenant, but not its address.
+// fullShare returns how many places a client address may hold beside others: all but a quarter of
+// the places, times its shares. It goes by address because a client chooses its tenant, but not its
+// address.
+func (c *Controller) fullShare(client inbound.Client) int {
+	return max(1, c.places-max(1, c.places/4)) * max(1, client.Shares)
+}
+
+// hasFullShare reports whether a client address holds as many places as it may beside others.
 func (c *Controller) hasFullShare(client inbound.Client) bool {
-	part := max(1, c.places-max(1, c.places/4)) * max(1, client.Shares)
-	return c.places > 0 && c.clients[client] >= part
+	return c.places > 0 && c.clients[client] >= c.fullShare(client)
 }
 
 // besideOthers is how long a client leaves places free for another one that has come.
@@ -159,7 +163,7 @@ func (c *Controller) withinTenant(t *Turn, n int64) bool {
 	return t.placed || t.kind != SeriesRequest || c.placeOfTenant(t)
 }
 
-// maxBytes returns how many bytes the request of t may hold at most.
+// maxBytes returns how many bytes the request of t may reserve in an idle process.
 func (c *Controller) maxBytes(t *Turn) int64 {
 	lim := c.limits.of(t.tenant)
 	return max(c.smallRequest, min(c.total-c.smallBytes, lim.requestBytes(c.total, c.smallRequest)))

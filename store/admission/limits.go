@@ -61,7 +61,7 @@ func (o *LimitOptions) requestBytes(total, small int64) int64 {
 type Limits struct {
 	table   atomic.Pointer[limitTable]
 	dropped *prometheus.CounterVec
-	// named calls count with the name that dropped has for a tenant; nil: the name of the tenant
+	// named calls count with the label value that dropped has for a tenant. nil: the tenant's name.
 	named func(tenant string, count func(label string))
 }
 

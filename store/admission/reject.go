@@ -21,10 +21,9 @@ const (
 // LOCKING: the caller holds c.mu.
 func (c *Controller) rejectExcess(w *waiter, l lane) {
 	kind := w.turn.kind
-	mayHave := c.placeFree(l) && c.placeOfTenant(w.turn) && c.withinClient(w.turn)
-	if kind == SeriesRequest && c.gate.FailFast && !mayHave {
+	if taken := c.takenPlaces(w.turn, l); taken != "" && c.gate.FailFast {
 		c.gateMetrics.rejected.WithLabelValues(rejectedBusy).Inc()
-		c.reject(w, l, status.Errorf(codes.Unavailable, "all %s are taken", c.placesOf(l)))
+		c.reject(w, l, status.Errorf(codes.Unavailable, "all %s are taken", taken))
 		return
 	}
 	limit := c.gate.MaxWaiting
@@ -36,19 +35,20 @@ func (c *Controller) rejectExcess(w *waiter, l lane) {
 	if l == large {
 		limit = c.maxLargeWaiting
 	}
+	what := "Series requests"
 	if kind == LabelRequest {
+		what = "label requests"
 		c.allowanceMetrics.refused.WithLabelValues(rejectedQueue).Inc()
-		c.reject(q.toReject(w), l, status.Errorf(
-			codes.ResourceExhausted,
-			"%d label requests wait for bytes of the request allowance of %d bytes (--store.request-bytes), no more may (--store.grpc.series-max-waiting)",
-			limit,
-			c.total,
-		))
-		return
+	} else {
+		c.gateMetrics.rejected.WithLabelValues(rejectedQueue).Inc()
 	}
-	c.gateMetrics.rejected.WithLabelValues(rejectedQueue).Inc()
-	c.reject(q.toReject(w), l, status.Errorf(codes.ResourceExhausted,
-		"all %s are taken and %d requests wait for one", c.placesOf(l), limit))
+	rejected := q.toReject(w)
+	text := fmt.Sprintf("%d %s wait for bytes of %s, and no more may wait "+
+		"(--store.grpc.series-max-waiting): retry later", limit, what, c.allowance)
+	if taken := c.takenPlaces(rejected.turn, l); taken != "" {
+		text = fmt.Sprintf("all %s are taken and %d requests wait for one", taken, limit)
+	}
+	c.reject(rejected, l, status.Error(codes.ResourceExhausted, text))
 }
 
 // reject removes a request from its queue and ends its wait with an error.
@@ -63,29 +63,23 @@ func (c *Controller) reject(w *waiter, l lane, err error) {
 // tooLarge returns an error if a request of n bytes could not run in an idle process either. Such a
 // request is rejected instead of getting fewer bytes, because it would use n bytes all the same.
 func (c *Controller) tooLarge(t *Turn, n int64) error {
-	if n <= c.smallRequest {
+	if n <= c.maxBytes(t) {
 		return nil
 	}
-	if limit := c.total - c.smallBytes; n > limit {
-		c.allowanceMetrics.refused.WithLabelValues("too_large").Inc()
-		return status.Errorf(
-			codes.ResourceExhausted,
-			"the request needs an estimated %d bytes, more than the %d bytes that one request may have of the request allowance of %d bytes (--store.request-bytes)",
-			n,
-			limit,
-			c.total,
-		)
+	c.allowanceMetrics.refused.WithLabelValues("too_large").Inc()
+	return status.Errorf(codes.ResourceExhausted,
+		"the request needs an estimated %s, more than %s", mibUp(n), c.bound(t))
+}
+
+// bound names the bytes that the request of t may reserve, and how to get more.
+func (c *Controller) bound(t *Turn) string {
+	limit := c.maxBytes(t)
+	if limit < c.total-c.smallBytes {
+		return fmt.Sprintf("the %s that its tenant may reserve (request_bytes_ratio of "+
+			"--store.limits.config): split the request or raise the ratio", mib(limit))
 	}
-	if limit := c.maxBytes(t); n > limit {
-		c.allowanceMetrics.refused.WithLabelValues("too_large").Inc()
-		return status.Errorf(
-			codes.ResourceExhausted,
-			"the request needs an estimated %d bytes, more than the %d bytes of the request allowance that its tenant may have (request_bytes_ratio of --store.limits.config)",
-			n,
-			limit,
-		)
-	}
-	return nil
+	return fmt.Sprintf("the %s that one request may reserve of %s: "+
+		"split the request or raise the flag", mib(limit), c.allowance)
 }
 
 // abandoned counts a request whose client did not wait and returns its error. It takes c.mu.
@@ -94,23 +88,52 @@ func (c *Controller) abandoned(t *Turn, l lane, n int64, waited time.Duration, e
 	code := status.FromContextError(err).Code()
 	if t.kind == SeriesRequest {
 		c.mu.Lock()
-		free := c.placeFree(l) && c.withinClient(t)
+		taken := c.takenPlaces(t, l)
 		c.mu.Unlock()
-		if !free {
+		if taken != "" {
 			c.gateMetrics.rejected.WithLabelValues(rejectedGaveUp).Inc()
-			return status.Errorf(code, "waited %s for one of %s: %s", waited, c.placesOf(l), err)
+			return status.Errorf(code, "waited %s for one of %s: %s", waited, taken, err)
 		}
 	}
 	c.allowanceMetrics.refused.WithLabelValues("gave_up").Inc()
-	return status.Errorf(code,
-		"waited %s for %d bytes of the request allowance of %d bytes (--store.request-bytes): %s",
-		waited, n, c.total, err)
+	return status.Errorf(code, "waited %s for %s of %s: %s", waited, mibUp(n), c.allowance, err)
 }
 
-// placesOf names the places of a lane, for errors.
-func (c *Controller) placesOf(l lane) string {
-	if l == large {
+// takenPlaces names the places that are all taken, so that t cannot get one. It returns "" if t can
+// get a place or needs none.
+//
+// LOCKING: the caller holds c.mu.
+func (c *Controller) takenPlaces(t *Turn, l lane) string {
+	switch {
+	case t.kind != SeriesRequest:
+		return ""
+	case !c.placeFree(l) && l == large:
 		return fmt.Sprintf("%d places for large Series requests", c.largePlaces)
+	case !c.placeFree(l):
+		return fmt.Sprintf("%d places for Series requests", c.places)
+	case !c.placeOfTenant(t):
+		return fmt.Sprintf("%d places for Series requests of its tenant "+
+			"(max_concurrent of --store.limits.config)", c.limits.of(t.tenant).MaxConcurrent)
+	case !c.withinClient(t):
+		return fmt.Sprintf("%d places for Series requests of its client address",
+			c.fullShare(t.client))
 	}
-	return fmt.Sprintf("%d places for Series requests", c.places)
+	return ""
+}
+
+// mib formats a number of bytes that exist: it rounds down to a tenth of a MiB.
+func mib(n int64) string { return tenths(n, n*10>>20) }
+
+// mibUp formats a number of bytes that are needed: it rounds up to a tenth of a MiB. Therefore a
+// need that exceeds a limit also exceeds it in an error.
+func mibUp(n int64) string { return tenths(n, (n*10+1<<20-1)>>20) }
+
+func tenths(n, tenths int64) string {
+	switch {
+	case n < 1<<20:
+		return fmt.Sprintf("%d bytes", n)
+	case tenths%10 == 0:
+		return fmt.Sprintf("%d MiB", tenths/10)
+	}
+	return fmt.Sprintf("%d.%d MiB", tenths/10, tenths%10)
 }

@@ -23,7 +23,7 @@ type Turn struct {
 	// Guarded by c.mu.
 	lane    lane         // of its place
 	placed  bool         // whether it has a place. INVARIANT: only a Series request has
-	bytes   [lanes]int64 // a small request counts as large what exceeds the size of a small one
+	bytes   [lanes]int64 // reserved, by lane: a small request may also have bytes of the large one
 	planned int64        // how many bytes Plan has asked for
 	closed  bool
 
@@ -32,26 +32,26 @@ type Turn struct {
 	observed bool
 }
 
-// MustWait is returned to a request that needs more bytes than it can get at once. The request
-// drops everything that it holds, calls Turn.Wait with Need, and plans again. Frames that it has
-// sent stay.
+// MustWait is returned to a request that needs more bytes than are free. The request drops its
+// plans and streams, calls Turn.Wait with Need, and plans again. It keeps its message, the frames
+// that it has sent, and the one that it has begun to fill.
 type MustWait struct {
 	// Need is the number of bytes to wait for, in total.
 	Need int64
 	// BeyondEstimate says that the request needed more than it told Settle.
 	BeyondEstimate bool
 
-	more int64 // how many bytes were not free
+	more      int64  // how many bytes were not free
+	allowance string // describes the request allowance
 }
 
 func (m *MustWait) Error() string {
-	return fmt.Sprintf(
-		"%d more bytes do not fit into the request allowance (--store.request-bytes)",
-		m.more,
-	)
+	return fmt.Sprintf("the request needs %s more of %s, and other requests have reserved them: "+
+		"retry later", mibUp(m.more), m.allowance)
 }
 
-// GRPCStatus returns the status for a client whose request does not wait. It may retry later.
+// GRPCStatus returns the status for a client whose request has stopped waiting. The client may
+// retry later.
 func (m *MustWait) GRPCStatus() *status.Status {
 	return status.New(codes.ResourceExhausted, m.Error())
 }
@@ -184,8 +184,8 @@ func (t *Turn) TryReserve(n int64) bool {
 
 // Reserve reserves n more bytes if they are free, even if other requests wait. It never waits
 // itself. It is for bytes that a running request needs to finish, because finishing it releases
-// more. The error is a *MustWait for twice as many bytes, or a plain status if the turn holds as
-// many as one request may.
+// more. The error is a *MustWait for twice as many bytes, or a plain status if the turn has as many
+// as one request may, because waiting cannot help then.
 func (t *Turn) Reserve(n int64) error {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()
@@ -193,11 +193,15 @@ func (t *Turn) Reserve(n int64) error {
 		return nil
 	}
 	have, limit := t.bytes[small]+t.bytes[large], t.c.maxBytes(t)
-	g := &MustWait{Need: min(max(2*have, have+n), limit), more: n, BeyondEstimate: true}
-	if have >= limit || t.closed {
-		return g.GRPCStatus().Err()
+	switch {
+	case t.closed:
+		return status.Error(codes.ResourceExhausted, "the request has ended")
+	case have >= limit:
+		return status.Errorf(codes.ResourceExhausted, "the request needs %s beyond %s",
+			mibUp(n), t.c.bound(t))
 	}
-	return g
+	need := min(max(2*have, have+n), limit)
+	return &MustWait{Need: need, BeyondEstimate: true, more: n, allowance: t.c.allowance}
 }
 
 // Release releases n bytes, or all that the turn has if they are fewer.
@@ -251,15 +255,13 @@ func (t *Turn) growTo(n int64) error {
 		return err
 	}
 	if t.lane == small && n > c.smallRequest {
-		if !t.becomeLarge(n) {
-			return &MustWait{Need: n, more: more}
+		if t.becomeLarge(n) {
+			return nil
 		}
+	} else if t.tryReserve(more) {
 		return nil
 	}
-	if !t.tryReserve(more) {
-		return &MustWait{Need: n, more: more}
-	}
-	return nil
+	return &MustWait{Need: n, more: more, allowance: c.allowance}
 }
 
 // becomeLarge turns a small request into a large one with n bytes. It does not wait: it fails if
