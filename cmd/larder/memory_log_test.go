@@ -60,6 +60,35 @@ func TestTooLittleForPagesIsSaid(t *testing.T) {
 	)
 }
 
+// TestMemoryIsAlwaysLogged checks that the line "memory" has every size, whether defaults were
+// scaled down or not, and that it names the limit.
+func TestMemoryIsAlwaysLogged(t *testing.T) {
+	for limit, want := range map[int64]string{
+		0:       "level=INFO msg=memory index_pages=150MiB ",
+		1 << 30: "level=WARN msg=memory index_pages=",
+		2 << 30: "level=INFO msg=memory index_pages=150MiB ",
+	} {
+		c, err := loadedFlags(t)
+		if err != nil {
+			t.Fatal(err)
+		}
+		scaled, err := c.caches.Memory.Fit(limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		c.caches.Memory.Log(slog.New(slog.NewTextHandler(&out, nil)), limit, scaled)
+		line, _, _ := strings.Cut(out.String(), "\n")
+		for name, shown := range map[string]bool{
+			want: true, " requests=": true, " limit=": limit > 0, " scaled=true": limit == 1<<30,
+		} {
+			if strings.Contains(line, name) != shown {
+				t.Errorf("limit %d: got %s, want %q: %v", limit, line, name, shown)
+			}
+		}
+	}
+}
+
 // TestAllowancesAboveTheMachineAreSaid checks that a start without a limit warns of limits above
 // the memory of the machine.
 func TestAllowancesAboveTheMachineAreSaid(t *testing.T) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"log/slog"
 
 	"github.com/alecthomas/units"
@@ -31,7 +32,8 @@ func (m *Memory) Figures() []Figure {
 	return out
 }
 
-// Log logs the figures and warns of caches that are too small. limit and scaled are those of Fit.
+// Log logs the figures in the line "memory" and warns of caches that are too small. limit and
+// scaled are those of Fit. The line is a warning if the defaults were scaled down to fit.
 func (m *Memory) Log(logger *slog.Logger, limit int64, scaled bool) {
 	var attrs []any
 	for _, f := range m.Figures() {
@@ -40,11 +42,11 @@ func (m *Memory) Log(logger *slog.Logger, limit int64, scaled bool) {
 	if limit > 0 {
 		attrs = append(attrs, "limit", wholeMiB(limit))
 	}
+	level := slog.LevelInfo
 	if scaled {
-		logger.Warn("memory: the defaults do not fit into the limit and were scaled down", attrs...)
-	} else {
-		logger.Info("memory", attrs...)
+		level, attrs = slog.LevelWarn, append(attrs, "scaled", true)
 	}
+	logger.Log(context.Background(), level, "memory", attrs...)
 	for k := range Kinds {
 		m.warnTooSmall(k, logger)
 	}

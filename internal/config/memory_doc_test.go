@@ -19,8 +19,8 @@ func TestMemoryTable(t *testing.T) {
 		t.Fatal("docs/memory.md has no table between its marks")
 	}
 	want := "| container | limit | index pages | expanded postings | series sets | chunk pages " +
-		"| header blocks | requests | together | kept free |\n" +
-		"|---|---|---|---|---|---|---|---|---|---|\n"
+		"| header blocks | requests | together | kept free | one request |\n" +
+		"|---|---|---|---|---|---|---|---|---|---|---|\n"
 	for _, container := range []int64{gib / 4, gib, 2 * gib, 4 * gib, 16 * gib, 0} {
 		var m Memory
 		limit := int64(float64(container) * 0.9) // --auto-gomemlimit.ratio
@@ -39,14 +39,21 @@ func TestMemoryTable(t *testing.T) {
 			together += n
 			row += fmt.Sprintf(" %d |", n/mib)
 		}
-		if row += fmt.Sprintf(" %d |", together/mib); limit > 0 {
-			row += fmt.Sprintf(" %d |\n", (limit-together)/mib)
-		} else {
-			row += " |\n"
+		row += fmt.Sprintf(" %d |", together/mib)
+		if limit > 0 {
+			row += fmt.Sprintf(" %d", (limit-together)/mib)
 		}
-		want += row
+		want += row + fmt.Sprintf(" | %d |\n", oneRequest(&m)/mib)
 		if limit == 0 {
+			others := (m.sum() - together) / mib
+			saysIn(t, string(doc), fmt.Sprintf("%d MiB for caches and requests", together/mib))
+			saysIn(t, string(doc), fmt.Sprintf("documents may add %d MiB", others))
+			saysIn(t, string(doc), fmt.Sprintf("the %d MiB exceed", m.sum()/mib))
 			continue
+		}
+		if container == 4*gib {
+			saysIn(t, string(doc), fmt.Sprintf("In a container of 4 GiB, the rest is %d MiB",
+				(limit-together-limit/4-m.Documents)/mib))
 		}
 		if free := limit - together; free < limit/4 {
 			t.Errorf("of %d MiB %d are kept free, less than a quarter", limit/mib, free/mib)
@@ -63,13 +70,23 @@ func TestMemoryTable(t *testing.T) {
 	if _, err := m.Fit(gib * 9 / 10); err != nil {
 		t.Fatal(err)
 	}
-	rest := m.Requests.Bytes - m.Expansions() - m.Messages()
-	largest := fmt.Sprintf("%d MiB of the %d in a container of 1 GiB",
-		(rest-min(rest/8, 64*mib))/mib, m.Requests.Bytes/mib)
-	if !strings.Contains(strings.Join(strings.Fields(string(doc)), " "), largest) {
-		t.Errorf("what one request may hold is %s", largest)
-	}
+	saysIn(t, string(doc), fmt.Sprintf("%d MiB of the %d in a container of 1 GiB",
+		oneRequest(&m)/mib, m.Requests.Bytes/mib))
 	if table != want {
 		t.Errorf("the table says\n%s\nwant\n%s", table, want)
+	}
+}
+
+// oneRequest returns how many bytes a single request may reserve.
+func oneRequest(m *Memory) int64 {
+	running := m.Requests.Bytes - m.Expansions() - m.Messages()
+	return running - min(running/8, 64*mib)
+}
+
+// saysIn checks that the text of docs/memory.md has a phrase, whatever its line breaks.
+func saysIn(t *testing.T, doc, phrase string) {
+	t.Helper()
+	if !strings.Contains(strings.Join(strings.Fields(doc), " "), phrase) {
+		t.Errorf("docs/memory.md does not say %q", phrase)
 	}
 }
