@@ -188,9 +188,9 @@ type progress struct {
 	skip  int
 }
 
-// cachedValueBlocks is the number of value blocks, of 16 KiB each, up to which a walk over all values
-// of a label caches them. It is enough for some 20,000 values. More would evict what point look-ups
-// need.
+// cachedValueBlocks is the number of value blocks, of 16 KiB each, up to which a walk over all
+// values of a label caches them. It is enough for some 20,000 values. More would evict what point
+// look-ups need.
 const cachedValueBlocks = 32
 
 // valuesOf calls f for the values from from on, in order, except for those that p says are done. It
