@@ -31,21 +31,22 @@
 // page number (26). The catalog never uses a number twice, so that stale entries are never
 // requested. A block whose number does not fit is not cached. In memcached, which processes share
 // (Options.Remote), a page has the block's ULID and content, file number 0, page size and page
-// number. The content is a hash of meta.json, so that a block that is replaced under its ULID has
-// other keys.
+// number. The content is a hash of meta.json and, where the bucket was asked, of the sizes and
+// versions of its files, so that a block that is replaced under its ULID has other keys.
 //
 // Expanded postings have a SHA-256 of the block's ULID and content, the page size, how eagerly they
 // were planned, and the canonical matchers. In memory the key is 64 bits of it, and the value
 // begins with the whole. Series sets have everything that bears on them, which is compared whole:
-// number and ULID of the block, final labels, canonical matchers.
+// number and ULID of the block, external labels, removed label names, canonical matchers. A number
+// belongs to one content.
 //
 // # Eviction
 //
-// Allowances include bookkeeping: Options.MaxBytes, Options.PostingsBytes, and that of
-// NewSeriesSets. A third of the last is for sets under construction, and for sets that are evicted
-// while they are read. Within a kind, package bytecache evicts first what is not requested a second
-// time soon, so that one scan does not evict what dashboards use. Entries do not expire, because
-// blocks are immutable.
+// Allowances include bookkeeping: Options.MaxBytes for pages, Options.PostingsBytes for postings,
+// and the arguments of NewSeriesSets and NewLabelAnswers. A third of the allowance of series sets
+// is for sets under construction, and for sets that are evicted while they are read. Within a kind,
+// package bytecache evicts first what is not requested a second time soon, so that one scan does
+// not evict what dashboards use. Entries do not expire, because blocks are immutable.
 //
 // # Bytes
 //

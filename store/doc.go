@@ -16,8 +16,9 @@
 //   - estimate.go says how many bytes to reserve before the first frame.
 //   - pipeline.go starts the streams, fills windows and sends them. merge.go has the loser tree,
 //     window.go a window, encode.go the chunks that a client gets.
-//   - resume.go decides whether an answer can continue after a block was replaced or found
-//     irregular, and asks the bucket about the block.
+//   - resume.go maps blocks to their replacements, and asks the bucket whether a block was deleted
+//     or changed. With that, series.go resumes an answer after a block was replaced. After a block
+//     was found irregular it restarts the answer, but only while no frame was sent.
 //   - status.go turns errors and panics into the status that the client gets.
 //
 // A label request has files of its own:
@@ -56,8 +57,10 @@
 // First the bytes of its message, or it is rejected. Then a place and the bytes of a small request,
 // in one step. Then the bytes for planning and those for answering, without waiting. A request that
 // cannot get these drops its plan, releases its place and all bytes, waits for as many as it needs,
-// and plans again: see package admission. While it has its turn it waits for headers, reads of the
-// bucket and its client. All of these have deadlines of their own, and none waits for a turn.
+// and plans again: see package admission. While it has its turn it waits for headers, for memory to
+// find postings (postings.Account), for reads of the bucket and for its client. Blocks of a label
+// request also wait for one another (union.large). Reads and clients have deadlines. The others
+// wait only for reads. None waits for a turn.
 //
 // # Locks
 //

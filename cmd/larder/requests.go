@@ -21,7 +21,8 @@ type requestsConfig struct {
 
 func (c *requestsConfig) flags(f flagger) {
 	flag(f, "store.limits.request-series", "0", &c.series, count,
-		"Maximum number of series of a Series request. Larger requests fail. 0 = no limit.")
+		"Maximum number of series that a Series or label request may match, summed over blocks "+
+			"before deduplication. Larger requests fail. 0 = no limit.")
 	flag(f, "store.limits.request-samples", "0", &c.samples, count,
 		"Maximum number of samples of a Series request, counted as 120 per chunk. "+
 			"Larger requests fail. 0 = no limit.")

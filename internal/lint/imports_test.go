@@ -19,7 +19,7 @@ var layers = [][]string{
 		"internal/extent", "internal/bucket/slots", "internal/bucket/listing"},
 	{"internal/bytecache", "internal/intake", "internal/bucket/hedge", "internal/bucket/cost"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/bucket/retry"},
-	{"store/indexheader", "store/irregular", "store/matcher", "indexcache", "chunkcache", "shard"},
+	{"store/indexheader", "store/irregular", "store/matcher", "indexcache", "chunkcache"},
 	{"store/catalog", "store/postings"},
 	{"store/block", "store/admission"}, // block reads blocks as the catalog describes them
 	{"store", "store/warm"},

@@ -23,7 +23,15 @@
 //
 // INVARIANT: a request that waits here holds neither a place nor bytes. A request that holds either
 // never waits here. Requests therefore wait only for running requests, and no circle can form.
-// Running requests wait for the bucket, whose reads have deadlines, and for their client.
+// Running requests wait for reads of the bucket, which have deadlines, for work that waits only for
+// such reads (headers, finding postings), and for their client.
+//
+// # Files
+//
+// controller.go has the Controller; turn.go what one request has of it; grant.go the rules by which
+// requests are admitted; reject.go the errors of those that are not. fairqueue.go is the queue.
+// gate.go has the options and metrics of places, allowance.go those of bytes. limits.go and
+// limiter.go have the limits of tenants and of single requests, tenants.go the tenant's name.
 //
 // # Locks
 //

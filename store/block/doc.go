@@ -1,9 +1,20 @@
 // Package block reads one block of the bucket: postings become segments, and chunk references
 // become chunk records. Block.Plan asks package postings for the series that match, or finds a
 // series set that answers the request. Plan.Stream then returns the series in final order, segment
-// by segment, without ever holding all of them. ChunkReader fetches the records of their chunks, a
-// batch at a time. A Block holds no bytes and no file, so that it may leave the catalog at any
-// moment.
+// by segment. It has few segments at a time, unless it sorts the series or makes a set of them.
+// ChunkReader fetches the records of their chunks, a batch at a time. A Block holds no bytes and no
+// file, so that it may leave the catalog at any moment.
+//
+// # Files
+//
+//   - block.go: the Block, its plans and their estimates. setplan.go: plans with series sets.
+//   - stream.go: the stream. run.go reads its entries, decode.go decodes them, symbols.go resolves
+//     their symbols, layout.go writes final labels, order.go restores their order, segment.go is
+//     the result.
+//   - shape.go, irregular.go and sorted.go: blocks that are out of order.
+//   - seriesset.go: a kept set. setbuild.go: one under construction. setstream.go: streams of both.
+//   - chunks.go: chunk records. files.go: the sizes of files. lister.go: whether a block exists.
+//   - errors.go: what an error says about a block. reserver.go: memory beyond the estimate.
 //
 // # Segments
 //
@@ -34,8 +45,9 @@
 // # Chunk records
 //
 // The head of a record says how long it is, and may be damaged. A record that reaches into the next
-// one is an error. Before a ChunkReader reads a record that is longer than its bound, it reserves
-// the bytes. It does not verify records: the encoder does so while it copies them, and asks for
+// one is read again from the bucket, past the cache; it is an error if it still does. Before a
+// ChunkReader reads a record that is longer than its bound, it reserves the bytes. It verifies only
+// records that it reads again. The encoder verifies the others while it copies them, and asks for
 // Reread of a record that fails.
 //
 // # Bytes
