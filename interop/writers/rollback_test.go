@@ -148,7 +148,25 @@ func (x *turn) close(what string, c interface{ Close() error }) {
 	}
 }
 
-// metric waits until a metric has reached a value.
+// awaitHeaders waits until larder has saved n index headers: it saves them after they are built, and
+// a header that is not saved when larder stops is built again.
+func (x *turn) awaitHeaders(l *gateway.Larder, data string, n int) {
+	x.t.Helper()
+	saved := 0
+	err := l.Wait(x.t.Context(), func(context.Context) bool {
+		found, err := filepath.Glob(filepath.Join(data, "larder", "headers", "*.header"))
+		if err != nil {
+			x.t.Fatal(err)
+		}
+		saved = len(found)
+		return saved >= n
+	})
+	if err != nil {
+		x.t.Fatalf("larder has saved %d index headers, want %d: %v", saved, n, err)
+	}
+}
+
+// reach waits until a metric has reached a value.
 func (x *turn) reach(l *gateway.Larder, name string, want float64) {
 	x.t.Helper()
 	last := 0.0
@@ -215,6 +233,7 @@ func TestRollbackSharesADataDir(t *testing.T) {
 	l := x.startLarder()
 	sameAnswer(t, "larder on Thanos's data-dir", want, x.ask(l.Addr))
 	x.reach(l, "larder_header_builds_total", float64(blocks))
+	x.awaitHeaders(l, data, blocks)
 	unchanged(t, "Thanos's files under a running larder", theirs, files(t, data, false))
 	x.close("larder", l)
 	unchanged(t, "Thanos's files after larder", theirs, files(t, data, false))
