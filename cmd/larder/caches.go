@@ -36,23 +36,27 @@ func (c *cachesConfig) flags(f flagger) {
 			"8 % for blocks of index headers. Limits of single caches take precedence, "+
 			"the other caches share the rest. 0 = cache nothing in memory.")
 	memoryFlag("index-cache-size", "250MB", &m.Index, config.ParseSize,
-		"Memory limit of the index cache: 60 % for index pages, 30 % for series sets, "+
-			"10 % for expanded postings. Ignored if --index-cache.config is set. "+
+		"Memory limit of the index cache: 60 % for index pages, "+
+			"30 % for series sets and label answers, 10 % for expanded postings. "+
+			"Ignored if --index-cache.config or --index-cache.config-file is set. "+
 			"0 = cache nothing in memory.")
 	memoryFlag("index-cache.postings-size", "", &m.Postings, config.ParseSize,
 		"Memory limit for expanded postings. Default: their share of the index cache. "+
 			"0 = do not cache them.")
 	memoryFlag("index-cache.series-size", "", &m.Series, config.ParseSize,
-		"Memory limit for series sets. Default: their share of the index cache. "+
-			"0 = do not cache them.")
+		"Memory limit for series sets and label answers. "+
+			"Default: their share of the index cache. 0 = do not cache them.")
 	contentFlags(f, &c.indexYAML, "index-cache.config",
 		"the index cache configuration in Thanos's format, type IN-MEMORY, MEMCACHED or TIERED.")
 	memoryFlag("chunk-cache-size", "", &m.Chunks, config.ParseSize,
-		"Memory limit for chunk pages. Default: 20 % of GOMEMLIMIT or of the container's limit, "+
+		"Memory limit for chunk pages. "+
+			"Overrides max_size of --store.caching-bucket.config and -file. "+
+			"Default: 20 % of GOMEMLIMIT (set to 0.9 of the container's limit), "+
 			"512MB without a limit. 0 = do not cache them in memory.")
 	memoryFlag("store.request-bytes", "", &m.Requests, positive(config.ParseSize),
 		"Memory limit for all requests together. Requests that do not fit wait. "+
-			"Default: 25 % of GOMEMLIMIT or of the container's limit, 1GB without a limit.")
+			"Default: 25 % of GOMEMLIMIT (set to 0.9 of the container's limit), "+
+			"1GB without a limit.")
 	memoryFlag("index-cache.page-size", "8KB", &m.Page[config.IndexPages], config.ParsePageSize,
 		"Size of the pages in which index files are read and cached: "+
 			"a power of two from 1KB to 1MB.")

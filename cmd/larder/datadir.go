@@ -19,7 +19,7 @@ type dataDirConfig struct {
 func (c *dataDirConfig) flags(f flagger) {
 	flag(f, "data-dir", "./data", &c.path, text,
 		"Directory for index headers and the last known list of blocks, in <data-dir>/larder. "+
-			"It can be deleted while larder is stopped: larder rebuilds all of it.")
+			"It can be deleted at any time: larder rebuilds all of it.")
 	boolFlag(f, "cache-index-header", "true", &c.cacheIndexHeader,
 		"Keep index headers on disk. With --no-cache-index-header they are kept in memory "+
 			"and --data-dir is not used.")

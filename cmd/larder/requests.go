@@ -39,7 +39,8 @@ func (c *requestsConfig) flags(f flagger) {
 		"Maximum number of concurrent Series requests. Further requests are queued. "+
 			"0 = no limit.")
 	flag(f, "store.grpc.series-max-waiting", "1000", &c.gate.MaxWaiting, integer(0),
-		"Maximum number of queued requests. Further requests are rejected. 0 = no limit.")
+		"Maximum number of queued Series requests, and of queued label requests. "+
+			"Further requests are rejected. 0 = no limit.")
 	boolFlag(f, "store.grpc.series-fail-fast", "false", &c.gate.FailFast,
 		"Reject Series requests that would be queued. Use it if a replica can answer instead.")
 	flag(f, "store.grpc.send-stall-timeout", "1m", &c.sendStall, goDuration,
