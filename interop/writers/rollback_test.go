@@ -148,8 +148,8 @@ func (x *turn) close(what string, c interface{ Close() error }) {
 	}
 }
 
-// awaitHeaders waits until larder has saved n index headers: it saves them after they are built, and
-// a header that is not saved when larder stops is built again.
+// awaitHeaders waits until larder has saved n index headers: it saves them after they are built,
+// and a header that is not saved when larder stops is built again.
 func (x *turn) awaitHeaders(l *gateway.Larder, data string, n int) {
 	x.t.Helper()
 	saved := 0
