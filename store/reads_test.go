@@ -115,9 +115,12 @@ func TestColdReads(t *testing.T) {
 		if len(a.series) != 100 {
 			t.Fatalf("only %d series", len(a.series))
 		}
-		// A pair of records of 800 bytes crosses a page boundary with a probability of 0.1.
-		if got := float64(bytes["chunks"]) / float64(needed*page); got > 1.25 {
-			t.Errorf("chunk pages read are %.2f x the %d needed, want at most 1.25", got, needed)
+		// Gaps between the pages cost less than requests. A request that is saved may cost as many
+		// bytes as half a millisecond transfers, about 300 KiB.
+		saved := needed - int64(counts["chunks"])
+		if most := needed*page*5/4 + saved*300<<10; saved < needed/2 || bytes["chunks"] > most {
+			t.Errorf("%d chunk reads of %d bytes for %d pages, want at most %d reads and %d bytes",
+				counts["chunks"], bytes["chunks"], needed, needed/2, most)
 		}
 	})
 

@@ -14,6 +14,7 @@ import (
 
 	"larder/indexcache"
 	"larder/internal/bucket"
+	"larder/internal/bucket/cost"
 	"larder/internal/bucket/slots"
 	"larder/internal/config"
 	"larder/internal/datadir"
@@ -121,7 +122,8 @@ func (b *backend) open(
 		return err
 	}
 	pages := pagecache.Options{
-		Limiter: reads, MaxInFlightBytes: m.InFlight, Logger: b.logger, Registerer: reg,
+		Costs: cost.NewMeter(orNone(conf.bucket.request)), Limiter: reads,
+		MaxInFlightBytes: m.InFlight, Logger: b.logger, Registerer: reg,
 	}
 	index, err := b.openIndexCache(b.blocks, pages)
 	if err != nil {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"larder/internal/bucket"
@@ -11,6 +13,7 @@ import (
 // bucketConfig has the flags and documents of the bucket and of the Parquet bucket.
 type bucketConfig struct {
 	yaml, parquetYAML content
+	request           time.Duration // price of a request, 0 = free
 
 	// set by load
 	parsed  *bucket.Config
@@ -24,6 +27,10 @@ func (c *bucketConfig) flags(f flagger) {
 	contentFlags(f, &c.parquetYAML, "objstore-parquet.config",
 		"the configuration of a Parquet converter's bucket. "+
 			"Blocks that the converter has converted are not served.")
+	flag(f, "store.read-cost.request", "500us", &c.request, goDuration,
+		"Price of a request to the bucket as a time. Unneeded bytes between needed ones are read "+
+			"if that costs less than another request. A higher price means fewer requests and "+
+			"more bytes. 0 = requests are free, read no unneeded bytes.")
 }
 
 func (c *bucketConfig) load() error {

@@ -25,7 +25,6 @@ var uncontained = map[string]string{
 	"internal/inbound.Requests.Tap":        "counts, and closes a connection",
 	"internal/memcached.Client.start":      "waits for a turn; Client.run contains",
 	"internal/memcached.New":               "Client.carryOut and the look-up of names contain",
-	"internal/pagecache.Reader.launch":     "Reader.fly contains",
 	"internal/memcached.Client.Close":      "drops a queue",
 	"internal/pagecache.Reader.read":       "ends a flight, under the Reader's lock",
 	"store.stalls.watch":                   "ends contexts",

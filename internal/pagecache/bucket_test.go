@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"larder/internal/bucket/cost"
 	"larder/internal/bytecache"
 )
 
@@ -206,3 +207,6 @@ func (b *body) Close() error { return nil }
 
 var errBroken = errors.New("connection reset by peer")
 var errDenied = errors.New("access denied")
+
+// apart returns a meter by which no gaps between needed pages are read.
+func apart() *cost.Meter { return cost.Fixed(cost.Model{MaxGap: -1}) }

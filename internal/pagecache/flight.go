@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 )
 
 // flight is one read of the bucket, queued or running.
@@ -48,6 +47,7 @@ type claims struct {
 	pages []claim
 	waits []*waiter
 	own   []*flight // to be started
+	need  []int64   // the pages that own was planned for
 	token bool      // counts in Reader.running until they are started
 }
 
@@ -136,11 +136,12 @@ func (r *Reader) claimAlone(
 func (r *Reader) registerLocked(
 	ctx context.Context, c *claims, g geometry, need []int64, shared bool, t *tally,
 ) {
-	reads := plan(g, need, r.opts.ReadAmplification, r.opts.MaxRead)
+	reads := plan(g, need, r.opts.Costs.Model())
 	if len(reads) == 0 {
 		return
 	}
 	detached := context.WithoutCancel(ctx)
+	c.need = need
 	c.own = make([]*flight, 0, len(reads))
 	for _, rd := range reads {
 		f := &flight{
@@ -222,26 +223,14 @@ func (r *Reader) start(c *claims, t *tally, acct *Account) error {
 	return nil
 }
 
-// launch runs the own flights in order, on a bounded number of goroutines.
+// launch starts the own flights together. The bytes in flight and the slots bound them.
 func (r *Reader) launch(c *claims) {
 	if !c.token {
 		return
 	}
 	defer r.running.Done()
-	next := new(atomic.Int64)
-	own := c.own
-	for range min(len(own), r.opts.FetchReads) {
-		r.running.Add(1)
-		go func() {
-			defer r.running.Done()
-			for {
-				i := int(next.Add(1)) - 1
-				if i >= len(own) {
-					return
-				}
-				r.fly(own[i])
-			}
-		}()
+	for _, f := range c.own {
+		r.running.Go(func() { r.fly(f) })
 	}
 }
 

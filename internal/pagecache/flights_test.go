@@ -14,6 +14,8 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 
+	"larder/internal/bucket/cost"
+	"larder/internal/bucket/slots"
 	"larder/internal/bytecache"
 )
 
@@ -95,9 +97,11 @@ func (s *flightScript) run(t *testing.T, d *datadriven.TestData) string {
 }
 
 func (s *flightScript) open(d *datadriven.TestData) {
-	size, maxRead := 16<<10, int64(0)
+	size, maxRead, gap, reads := 16<<10, int64(0), int64(-1), 0
 	d.MaybeScanArgs(s.t, "size", &size)
 	d.MaybeScanArgs(s.t, "max", &maxRead)
+	d.MaybeScanArgs(s.t, "gap", &gap)
+	d.MaybeScanArgs(s.t, "slots", &reads)
 	s.bucket = newTestBucket(map[string]int{"o": size})
 	s.bodies, s.cancels, s.events = map[string]*body{}, map[string]context.CancelFunc{}, nil
 	s.bucket.hook = func(
@@ -118,7 +122,10 @@ func (s *flightScript) open(d *datadriven.TestData) {
 		s.cache = newMapCache()
 		cache = s.cache
 	}
-	s.r = New(s.bucket, cache, Options{PageSize: 1 << 10, MaxRead: maxRead, FetchReads: 1})
+	costs := cost.Fixed(cost.Model{MaxRead: maxRead, MaxGap: gap})
+	s.r = New(s.bucket, cache, Options{
+		PageSize: 1 << 10, Costs: costs, Limiter: slots.New(slots.Options{Max: reads}),
+	})
 }
 
 func (s *flightScript) fetch(d *datadriven.TestData) {

@@ -109,7 +109,6 @@ func TestLateClaimsGetTheirPages(t *testing.T) {
 	f(
 		"a gap brought it",
 		func(t *testing.T, r *Reader, _ *testBucket, remote *bytecachetest.Remote, epoch uint64) {
-			r.opts.ReadAmplification = 2
 			late := slow(t, r, obj, Span{1024, 2048})
 			// This reads the page in between too.
 			if _, err := r.Fetch(t.Context(), obj, []Span{{0, 10}, {2048, 2058}}, nil); err != nil {

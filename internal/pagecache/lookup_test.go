@@ -29,7 +29,9 @@ func TestSecondProcess(t *testing.T) {
 	spans := []Span{{0, 10}, {5000, 9000}, {99_990, 100_000}}
 	const pages = 1 + 5 + 1 // of 1 KiB
 	for n := range 3 {
-		r := New(b, bytecache.NewMemcached(remote, bytecache.Options{}), Options{PageSize: 1 << 10})
+		r := New(b, bytecache.NewMemcached(remote, bytecache.Options{}), Options{
+			PageSize: 1 << 10, Costs: apart(),
+		})
 		obj := remoteObject(100_000)
 		obj.ID += uint64(n) << 14 // block numbers differ between processes
 		var acct Account

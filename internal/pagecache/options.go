@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"larder/internal/bucket/cost"
 	"larder/internal/bucket/slots"
 	"larder/internal/bytecache"
 )
@@ -47,9 +48,6 @@ const (
 	defaultPageSize      = 8 << 10
 	minPageSize          = 512
 	maxPageSize          = 1 << 20
-	defaultAmplification = 1.25
-	defaultMaxRead       = 8 << 20
-	defaultFetchReads    = 16
 	defaultFlightTimeout = 60 * time.Second
 	defaultInFlightBytes = 256 << 20
 	bodyBufferSize       = 256 << 10
@@ -61,15 +59,10 @@ type Options struct {
 	// MiB. Default 8 KiB. Larger pages need fewer look-ups and requests, and waste more memory and
 	// traffic if little of each page is used.
 	PageSize int
-	// ReadAmplification bounds the bytes read, as a multiple of the bytes of the needed pages.
-	// Default 1.25, at least 1. More means fewer requests and more bytes.
-	ReadAmplification float64
-	// MaxRead bounds one read in bytes. Default 8 MiB, at least one page. A longer stretch becomes
-	// several parallel reads.
-	MaxRead int64
-	// FetchReads bounds the concurrent reads of one Fetch. Default 16. More finishes a large Fetch
-	// sooner, and leaves fewer slots to others.
-	FetchReads int
+	// Costs says what a read costs, and measures the reads. It decides which gaps between needed
+	// pages are read along, and how a long stretch is split. Default nil: a bucket with 20 ms to
+	// the first byte and 80 MB/s, which is not measured. Share one among all readers of a bucket.
+	Costs *cost.Meter
 	// Limiter bounds the reads of the process. Default: one of its own, of 96 reads. Share one
 	// among all readers of a bucket.
 	Limiter Limiter
@@ -98,17 +91,6 @@ func (o Options) PageBytes() int64 {
 
 func (o Options) withDefaults() Options {
 	o.PageSize = int(o.PageBytes())
-	if o.ReadAmplification == 0 {
-		o.ReadAmplification = defaultAmplification
-	}
-	o.ReadAmplification = max(o.ReadAmplification, 1)
-	if o.MaxRead <= 0 {
-		o.MaxRead = defaultMaxRead
-	}
-	o.MaxRead = max(o.MaxRead, int64(o.PageSize))
-	if o.FetchReads <= 0 {
-		o.FetchReads = defaultFetchReads
-	}
 	if o.Limiter == nil {
 		o.Limiter = slots.New(slots.Options{})
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"larder/internal/bucket/cost"
 	"larder/internal/bucket/slots"
 	"larder/internal/bytecache"
 	"larder/internal/bytecache/bytecachetest"
@@ -110,8 +111,7 @@ func randomReads(t *testing.T, cache Cache, faults float64) {
 		cache,
 		Options{
 			PageSize:         512,
-			MaxRead:          16 << 10,
-			FetchReads:       3,
+			Costs:            cost.Fixed(cost.Model{MaxRead: 16 << 10}),
 			Limiter:          slots.New(slots.Options{Max: 5}),
 			MaxInFlightBytes: 40 << 10,
 		},

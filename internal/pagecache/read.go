@@ -126,7 +126,8 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 	off, length := f.off, f.end-f.off
 	r.metrics.reads.Inc()
 	r.metrics.readBytes.Observe(float64(length))
-	start, first := time.Now(), true
+	start := time.Now()
+	var first time.Time // when the first byte came
 	watched, seen := extent.Watch(ctx)
 	body, err := r.bucket.GetRange(watched, f.obj.Name, off, length)
 	if body != nil {
@@ -144,9 +145,9 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 	empty := 0
 	for a.left > 0 {
 		n, err := body.Read(a.space())
-		if n > 0 && first {
-			first = false
-			r.firstByte.Observe(time.Since(start))
+		if n > 0 && first.IsZero() {
+			first = time.Now()
+			r.firstByte.Observe(first.Sub(start))
 		}
 		a.advance(n)
 		if a.left == 0 {
@@ -176,6 +177,7 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 			}
 		}
 	}
+	r.opts.Costs.Observe(first.Sub(start), time.Since(first), length)
 	// The last pages are published after the end of the body: a body that continues is not the
 	// requested range.
 	from, to := a.cut()

@@ -269,6 +269,7 @@ func (r *Reader) fill(
 	if err != nil {
 		return err
 	}
+	r.traced(ctx, c)
 	if err := r.start(c, &t, acct); err != nil {
 		return err
 	}

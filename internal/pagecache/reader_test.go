@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
+	"larder/internal/bucket/cost"
 	"larder/internal/bucket/slots"
 	"larder/internal/panics"
 )
@@ -36,7 +37,7 @@ func TestConcurrentMissesReadOnce(t *testing.T) {
 			<-hold
 			return nil, nil, false
 		}
-		r := New(b, newMapCache(), Options{PageSize: 1 << 10})
+		r := New(b, newMapCache(), Options{PageSize: 1 << 10, Costs: apart()})
 		defer r.Close()
 		spans := []Span{{0, 10}, {5000, 9000}, {50_000, 50_001}, {99_999, 100_000}}
 		var acct Account
@@ -97,7 +98,7 @@ func TestSpend(t *testing.T) {
 	errLimit := errors.New("limit of 2000 bytes exceeded")
 	b := newTestBucket(map[string]int{"o": 10_000})
 	cache := newMapCache()
-	r := New(b, cache, Options{PageSize: 1 << 10})
+	r := New(b, cache, Options{PageSize: 1 << 10, Costs: apart()})
 	defer r.Close()
 	type call struct{ Touched, Fetched int64 }
 	var calls []call
@@ -139,7 +140,7 @@ func TestSpend(t *testing.T) {
 func TestRefusedSpendDoesNotHarmJoiners(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newTestBucket(map[string]int{"o": 10_000})
-		r := New(b, newMapCache(), Options{PageSize: 1 << 10})
+		r := New(b, newMapCache(), Options{PageSize: 1 << 10, Costs: apart()})
 		defer r.Close()
 		obj := testObject("o", 10_000)
 		joined := make(chan error, 1)
@@ -413,7 +414,7 @@ func TestBounds(t *testing.T) {
 	f := func(name string, opts Options, pages, fetches, want int) {
 		t.Helper()
 		synctest.Test(t, func(t *testing.T) {
-			opts.PageSize, opts.MaxRead = 1<<10, 1<<10
+			opts.PageSize, opts.Costs = 1<<10, cost.Fixed(cost.Model{MaxRead: 1 << 10})
 			size := pages << 10
 			b := newTestBucket(map[string]int{"o": size})
 			running, most := 0, 0
@@ -450,8 +451,7 @@ func TestBounds(t *testing.T) {
 			}
 		})
 	}
-	f("of a fetch", Options{}, 50, 1, 16)
-	f("of a fetch, set", Options{FetchReads: 3}, 10, 1, 3)
+	f("reads of a fetch leave together", Options{}, 15, 1, 15)
 	f("of the process", Options{}, 50, 4, 20)
 	f("by bytes", Options{MaxInFlightBytes: 5 << 10}, 50, 4, 5)
 	f("larger than all bytes allowed", Options{MaxInFlightBytes: 100}, 5, 2, 1)
@@ -464,7 +464,9 @@ func TestClose(t *testing.T) {
 		b.hook = func(ctx context.Context, _ string, _, _ int64) (io.ReadCloser, error, bool) {
 			return newBody(ctx), nil, true
 		}
-		r := New(b, newMapCache(), Options{PageSize: 1 << 10, MaxRead: 1 << 10, FetchReads: 2})
+		r := New(b, newMapCache(), Options{
+			PageSize: 1 << 10, Costs: cost.Fixed(cost.Model{MaxRead: 1 << 10}),
+		})
 		errs := make(chan error, 1)
 		go func() {
 			_, err := r.Fetch(t.Context(), testObject("o", 10_000), []Span{{0, 10_000}}, nil)
@@ -486,8 +488,8 @@ func TestClose(t *testing.T) {
 		) {
 			t.Errorf("got %v", err)
 		}
-		if n := len(b.taken()); n != 2 {
-			t.Errorf("%d reads, want 2", n)
+		if n := len(b.taken()); n != 10 {
+			t.Errorf("%d reads, want 10", n)
 		}
 		b.checkClosed(t)
 	})
@@ -648,9 +650,8 @@ func TestOptions(t *testing.T) {
 			t.Errorf("page size %d: got %d, want %d", tc.in, got, tc.want)
 		}
 	}
-	o := Options{ReadAmplification: 0.5, MaxRead: 1}.withDefaults()
-	if got := fmt.Sprint(o.ReadAmplification, o.MaxRead, o.FetchReads, o.FlightTimeout,
-		o.MaxInFlightBytes); got != "1 8192 16 1m0s 268435456" {
+	o := Options{}.withDefaults()
+	if got := fmt.Sprint(o.FlightTimeout, o.MaxInFlightBytes); got != "1m0s 268435456" {
 		t.Errorf("got %s", got)
 	}
 }
