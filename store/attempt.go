@@ -17,13 +17,13 @@ const (
 	attemptFirst attemptState = iota
 	// attemptRepeated plans a second time. The answer has no series.
 	attemptRepeated
-	// attemptResumed has series in its answer, which further attempts skip. It is the last state
+	// attemptHasSeries has series in its answer, which further attempts skip. The state stays
 	// unless the answer is discarded.
-	attemptResumed
+	attemptHasSeries
 )
 
 // attempt is the current attempt to answer a request, with what it knows from earlier attempts.
-// Only next, wrote, restart and resume change its state.
+// Only next, wrote and restart change its state.
 //
 // INVARIANT: the goroutine of the handler alone calls its methods. reserveSpare and releaseSpare
 // are the exceptions: any goroutine of the request may call them.
@@ -49,7 +49,7 @@ func (a *attempt) repeated() bool { return a.state != attemptFirst }
 // after returns the labels of the last series in the answer, after which to continue. It returns
 // nil if the answer is empty.
 func (a *attempt) after() []byte {
-	if a.state != attemptResumed {
+	if a.state != attemptHasSeries {
 		return nil
 	}
 	return a.last
@@ -65,13 +65,13 @@ func (a *attempt) next() {
 	}
 }
 
-// wrote notes that the answer has series up to the one with these labels: any state -> resumed. It
-// copies the labels.
+// wrote notes that the answer has series up to the one with these labels: any state -> has series.
+// It copies the labels.
 //
 // INVARIANT: last belongs to the last series in the answer, because an attempt that resumes sends
 // exactly the series that sort after it.
 func (a *attempt) wrote(labels []byte) {
-	a.state = attemptResumed
+	a.state = attemptHasSeries
 	if a.last = append(a.last[:0], labels...); a.last == nil {
 		a.last = []byte{}
 	}
@@ -92,7 +92,7 @@ func (a *attempt) restart() {
 // that is new in the view is not among them, because its first series are not in the answer.
 func (a *attempt) resume(blocks []*catalog.Block) {
 	a.blocks = nil
-	if a.state == attemptResumed {
+	if a.state == attemptHasSeries {
 		a.blocks = blocks
 	}
 }
@@ -136,7 +136,7 @@ func (a *attempt) releaseSpare(n int64) { a.spare.Add(n) }
 
 // noteOrder notes which blocks of a failed attempt are in the answer in the order of their index.
 func (a *attempt) noteOrder(plans []*block.Plan) {
-	if a.state != attemptResumed {
+	if a.state != attemptHasSeries {
 		return
 	}
 	for _, p := range plans {

@@ -141,11 +141,11 @@ func (e *encoder) recordError(src *source, ref uint64, err error) error {
 		ref>>32+1, ref&(1<<32-1), err))
 }
 
-// ordered sorts the chunks of a series that was joined from several series, of one or more blocks.
-// The order is that of compareChunks. It drops duplicates, even of another resolution: a 5m and a
-// 1h block have the same chunk if an hour has one sample. If some chunks have data, it drops those
-// without data, because they have none of the requested aggregates. If no chunk has data, it
-// returns the first firstPiece chunks, those of the first joined series.
+// ordered sorts the chunks of a series by compareChunks and drops duplicates, because the series
+// may be joined from several, of one or more blocks. Chunks of different resolutions may be
+// duplicates: a 5m and a 1h block have the same chunk if an hour has one sample. A chunk without
+// data has none of the requested aggregates: it is dropped if any other chunk has data. If none
+// has, ordered returns the first firstPiece chunks, those of the first joined series.
 func (e *encoder) ordered(firstPiece int) []storepb.WireChunk {
 	if len(e.parts) == 0 {
 		return e.chunks[:firstPiece]

@@ -300,11 +300,11 @@ func (s *Server) openBlocks(r *request, q *labelQuery, what question, asked []*l
 			a.plan, err = s.block(a.meta).Plan(ctx, what.matchers(a), block.PlanOptions{
 				External:  dropLabels(a.meta.Labels, q.without),
 				Dropped:   q.without,
-				Sets:      block.SetsFound,
+				Sets:      block.UseKeptSets,
 				Unordered: true,
 				Account:   charged(&a.postings, &r.postings, &a.postingBytes),
 				OnSeries:  a.onSeries(r),
-				Reserve:   r.plan,
+				Reserve:   r.reserveForPlan,
 			})
 			if err != nil {
 				return fmt.Errorf("fetch postings for block %s: %w", a.meta.ID, err)

@@ -123,9 +123,9 @@ func (s *Server) LabelValues(
 	return resp, r.sendLabels(budget, answer, q.limit, resp)
 }
 
-// smallAnswer is the size from which an answer stays reserved until it was sent. Smaller answers in
-// transit are bounded by the number of requests.
-const smallAnswer = 16 << 10
+// reservedAnswerBytes is the size from which an answer stays reserved until it was sent. Smaller
+// answers in transit are bounded by the number of requests.
+const reservedAnswerBytes = 16 << 10
 
 // sendLabels sends at most limit strings of an answer, all if it is 0, as they are encoded. They
 // stay reserved until the client has read them. If the request did not come from a client,
@@ -137,7 +137,7 @@ func (r *request) sendLabels(
 	if limit > 0 {
 		strings = strings.first(limit)
 	}
-	if n := int64(len(strings) + len(a.Hints)); n >= smallAnswer {
+	if n := int64(len(strings) + len(a.Hints)); n >= reservedAnswerBytes {
 		turn := r.turn
 		if budget.UntilSent(turn.Close) {
 			turn.Release(turn.Bytes() - n)
@@ -165,20 +165,14 @@ func (s *Server) answerLabels(
 		out, err = s.askBlocks(r, q, what)
 		return err
 	}
-	err := r.answer(try)
-	for n, again := 0, 0; n < maxReplans; n++ {
+	for {
+		err := r.answer(try)
 		var outsiders *outsidersError
-		switch {
-		case errors.As(err, &outsiders):
-			q.outsiders = append(q.outsiders, outsiders.id)
-			n-- // it happens once a block
-		case again < maxReshapes && irregular(err):
-			again, n = again+1, n-1
-		case !s.replaced(r.ctx, err):
+		if errors.As(err, &outsiders) {
+			q.outsiders = append(q.outsiders, outsiders.id) // at most once a block
+		} else if r.mayRepeat(err) == noCause {
 			return out, statusOf(r.ctx, err, codes.Internal)
 		}
 		r.nextAttempt()
-		err = r.answer(try)
 	}
-	return out, statusOf(r.ctx, err, codes.Internal)
 }

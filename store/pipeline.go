@@ -65,7 +65,7 @@ func (s *Server) sendSeries(
 			}
 			src.stream.Close()
 			if err == nil && src.stream.Stats().Matched == 0 {
-				plans[i].CameToNothing()
+				plans[i].NoteNoSeries()
 			}
 			r.noteSource(src)
 		}

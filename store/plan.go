@@ -73,12 +73,12 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 				plan, err := s.block(c.meta).Plan(ctx, c.matchers, block.PlanOptions{
 					External: dropLabels(c.meta.Labels, q.without),
 					Dropped:  q.without,
-					Sets:     block.SetsBuilt,
+					Sets:     block.BuildSets,
 					Repeated: repeated,
 					MinTime:  q.minT, MaxTime: q.maxT,
 					Account:  &r.postings,
 					OnSeries: func(n int) error { return r.series.Reserve(uint64(n)) },
-					Reserve:  r.plan,
+					Reserve:  r.reserveForPlan,
 				})
 				if err != nil {
 					return fmt.Errorf("fetch postings for block %s: %w", c.meta.ID, err)

@@ -49,6 +49,7 @@ type request struct {
 	stages                            [stageCount]atomic.Int64
 	firstFrame                        time.Duration
 	attempt                           attempt
+	replans, reshapes                 int // attempts by cause: see mayRepeat
 
 	// INVARIANT: only the goroutine of the handler writes the fields that follow.
 	blocksQueried int
@@ -113,13 +114,13 @@ func (r *request) enter(kind admission.Kind) error {
 	})
 }
 
-// plan reserves n more bytes while planning. Its errors end the attempt: see answer.
-func (r *request) plan(n int64) error { return r.turn.Plan(n) }
+// reserveForPlan reserves n more bytes while planning. Its errors end the attempt: see answer.
+func (r *request) reserveForPlan(n int64) error { return r.turn.ReserveForPlan(n) }
 
 // settle reserves n bytes in total before the first frame, those of the plan included. Its errors
 // end the attempt: see answer.
 func (r *request) settle(n int64) error {
-	err := r.turn.Settle(r.attempt.settle(n))
+	err := r.turn.SettleTotal(r.attempt.settle(n))
 	if err == nil {
 		r.turn.ObserveWait()
 	}
@@ -159,8 +160,8 @@ var _ block.Reserver = (*request)(nil)
 // TryReserve reserves n more bytes if they are free. It does not wait.
 func (r *request) TryReserve(n int64) bool { return r.turn.TryReserve(n) }
 
-// Reserve reserves n more bytes that the request needs. It does not wait. Its errors end the
-// attempt: see answer. It uses spare bytes first, because the request has waited for them.
+// Reserve reserves n more bytes that the request needs, spare ones first. It does not wait. Its
+// errors end the attempt: see answer.
 func (r *request) Reserve(n int64) error {
 	missing := r.attempt.reserveSpare(n)
 	if missing == 0 && n > 0 {
@@ -169,8 +170,8 @@ func (r *request) Reserve(n int64) error {
 	return r.turn.Reserve(missing)
 }
 
-// Release ends the use of n reserved bytes. They become spare: the request keeps them, because it
-// may need them again.
+// Release makes n reserved bytes spare. The request keeps them until its end, because it may need
+// them again.
 func (r *request) Release(n int64) { r.attempt.releaseSpare(n) }
 
 // nextAttempt begins another attempt after one that failed. The accounts keep what the failed one
@@ -241,13 +242,14 @@ func (r *request) used() int64 {
 	return n
 }
 
-type kind struct {
+// readKind is a kind of reads and its account.
+type readKind struct {
 	name string
 	acct *pagecache.Account
 }
 
-func (r *request) kinds() [3]kind {
-	return [...]kind{
+func (r *request) kinds() [3]readKind {
+	return [...]readKind{
 		{"postings", &r.postings},
 		{"series", &r.seriesPages},
 		{"chunks", &r.chunkPages},

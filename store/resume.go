@@ -14,15 +14,43 @@ import (
 )
 
 const (
-	// maxReplans is how often a request is planned again because a block was deleted from the
-	// bucket. The catalog is refreshed each time and then knows all earlier changes. Only a bucket
-	// that is being emptied needs more attempts.
+	// maxReplans is how often a request is planned again because a block was replaced. The catalog
+	// is refreshed each time and then knows all earlier changes. Only a bucket that is being
+	// emptied needs more attempts.
 	maxReplans = 5
 	// maxReshapes is how often a request is planned again because a block was found irregular. Each
 	// attempt finds at least one such block. Most are found together, because blocks are read
 	// concurrently.
 	maxReshapes = 16
 )
+
+// repeatCause says why a request may make another attempt.
+type repeatCause int
+
+const (
+	// noCause: the error is final.
+	noCause repeatCause = iota
+	// foundIrregular: a block was found irregular, and will be planned as such.
+	foundIrregular
+	// blockReplaced: a block was deleted from the bucket, or its files have changed. The view is up
+	// to date.
+	blockReplaced
+)
+
+// mayRepeat reports whether another attempt may succeed after err, and why. It counts each cause,
+// and returns noCause beyond its bound.
+func (r *request) mayRepeat(err error) repeatCause {
+	switch {
+	case irregular(err):
+		if r.reshapes++; r.reshapes <= maxReshapes {
+			return foundIrregular
+		}
+	case r.replans < maxReplans && r.server.replaced(r.ctx, err):
+		r.replans++
+		return blockReplaced
+	}
+	return noCause
+}
 
 // irregular reports whether err says that a block was found irregular. The block has been marked as
 // such, therefore the next attempt can be answered.
@@ -31,9 +59,10 @@ func irregular(err error) bool {
 	return errors.As(err, &e)
 }
 
-// resumed maps the blocks that the request has queried to their replacements in view. It returns
-// false if a block has none that the request asks for, because a series could then be missing from
-// both parts of the answer. Other new blocks are left out: see attempt.resume.
+// resumed maps the blocks that the request has queried to those that have their series in view: the
+// block itself if it is still there, else its replacement. It returns false if there is neither,
+// because a series could then be missing from both parts of the answer. Other new blocks are left
+// out: see attempt.resume.
 func (r *request) resumed(
 	q *seriesQuery, view *catalog.View,
 ) (blocks []*catalog.Block, ok bool) {

@@ -109,29 +109,34 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 		w = storepb.NewFrameWriter(s.opts.Frames, req.ResponseBatchSize, send)
 		r.sentSizes = sizeCounts{}
 	}
-	err = r.answer(try)
-	for n, reshapes := 0, 0; n < maxReplans; n++ {
-		if reshapes < maxReshapes && w.Stats().Frames == 0 && irregular(err) {
-			reshapes, n = reshapes+1, n-1
-			restart()
-			r.nextAttempt()
-			err = r.answer(try)
-			continue
-		}
-		if !s.replaced(r.ctx, err) {
-			break
-		}
-		view = s.opts.Catalog.View()
-		blocks, ok := r.resumed(q, view)
-		if !ok {
+	// again prepares another attempt, and reports false if err is final.
+	again := func(err error) bool {
+		switch r.mayRepeat(err) {
+		case foundIrregular:
 			if w.Stats().Frames > 0 {
-				break
+				return false // the frames may be out of order with the rest
 			}
 			restart()
+		case blockReplaced:
+			view = s.opts.Catalog.View()
+			blocks, ok := r.resumed(q, view)
+			if !ok {
+				if w.Stats().Frames > 0 {
+					return false
+				}
+				restart()
+			}
+			r.attempt.resume(blocks)
+		case noCause:
+			return false
 		}
-		r.attempt.resume(blocks)
 		r.nextAttempt()
-		err = r.answer(try)
+		return true
+	}
+	for {
+		if err = r.answer(try); !again(err) {
+			break
+		}
 	}
 	r.succeeded = err == nil
 	return statusOf(r.ctx, err, codes.Aborted)

@@ -186,15 +186,15 @@ func (s *Server) block(meta *catalog.Block) *block.Block {
 	return b
 }
 
-// ViewChanged drops the readers of blocks that are no longer in the view. The caller calls it after
-// every change of the catalog's view. Running requests keep the readers that they use.
-func (s *Server) ViewChanged(old, cur *catalog.View) {
+// ViewChanged drops the readers of blocks that are not in view. The caller calls it after every
+// change of the catalog's view. Running requests keep the readers that they use.
+func (s *Server) ViewChanged(view *catalog.View) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id := range s.blocks {
-		if cur.ByID(id) == nil {
+		if view.ByID(id) == nil {
 			delete(s.blocks, id)
 		}
 	}
-	s.metrics.blocksLoaded.Set(float64(len(cur.Blocks)))
+	s.metrics.blocksLoaded.Set(float64(len(view.Blocks)))
 }

@@ -101,7 +101,7 @@ func (s *Server) warm(
 		External: dropLabels(meta.Labels, without), Dropped: without,
 		// The whole time range, because caches are not by time. Known makes the plan build a series
 		// set at once; a request would build it when it is repeated.
-		Sets: block.SetsBuilt, Known: true, MinTime: meta.MinTime, MaxTime: meta.MaxTime,
+		Sets: block.BuildSets, Known: true, MinTime: meta.MinTime, MaxTime: meta.MaxTime,
 		Account: &planning,
 		Reserve: func(n int64) error {
 			postings += n
@@ -150,7 +150,7 @@ func (s *Server) warm(
 		return false, false, err
 	}
 	if stream.Stats().Matched == 0 && plan.Lazy() {
-		plan.CameToNothing()
+		plan.NoteNoSeries()
 		return true, true, nil
 	}
 	return true, false, nil

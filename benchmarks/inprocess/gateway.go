@@ -112,7 +112,7 @@ func (g *Gateway) assemble(opts *Options) (err error) {
 	changed := blocks.OnChange
 	blocks.OnChange = func(old, cur *catalog.View) {
 		if g.Server != nil {
-			g.Server.ViewChanged(old, cur)
+			g.Server.ViewChanged(cur)
 		}
 		if changed != nil {
 			changed(old, cur)

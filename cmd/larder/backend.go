@@ -198,7 +198,7 @@ func (b *backend) services() services {
 // of removed ones. A block with changed content is a new block. Requests may use a new block before
 // and build its header themselves.
 func (b *backend) viewChanged(old, cur *catalog.View) {
-	b.server.ViewChanged(old, cur)
+	b.server.ViewChanged(cur)
 	var arrived []indexheader.Source
 	for _, blk := range cur.Blocks {
 		if o := old.ByID(blk.ID); o == nil || o.Content != blk.Content {

@@ -20,7 +20,7 @@ func BenchmarkAdmission(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				if err := turn.Settle(c.n); err != nil {
+				if err := turn.SettleTotal(c.n); err != nil {
 					b.Fatal(err)
 				}
 				turn.Close()

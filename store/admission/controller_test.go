@@ -37,7 +37,7 @@ func admit(ctx context.Context, a *Controller, tenant string, kind Kind, n int64
 	if err != nil {
 		return nil, err
 	}
-	err = t.Settle(n)
+	err = t.SettleTotal(n)
 	var must *MustWait
 	if errors.As(err, &must) {
 		err = t.Wait(ctx, must.Need)

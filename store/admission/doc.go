@@ -16,10 +16,11 @@
 //
 // # How a request gets its bytes
 //
-// Controller.Enter waits for a place and the bytes of a small request. Turn.Plan reserves bytes for
-// planning and Turn.Settle those for answering. Both return at once. If the bytes are not free they
-// return a *MustWait. The request then drops its plan and calls Turn.Wait, which releases
-// everything, waits for a place with as many bytes as needed, and returns. The request plans again.
+// Controller.Enter waits for a place and the bytes of a small request. Turn.ReserveForPlan reserves
+// bytes for planning and Turn.SettleTotal those for answering. Both return at once. If the bytes
+// are not free they return a *MustWait. The request then drops its plan and calls Turn.Wait, which
+// releases everything, waits for a place with as many bytes as needed, and returns. The request
+// plans again.
 //
 // INVARIANT: a request that waits here holds neither a place nor bytes. A request that holds either
 // never waits here. Requests therefore wait only for running requests, and no circle can form.

@@ -274,7 +274,7 @@ func (m *admissionModel) attempt(
 	turn.Restart()
 	for range r.IntN(4) {
 		pause(20)
-		if err := turn.Plan(1 + r.Int64N(need)); err != nil {
+		if err := turn.ReserveForPlan(1 + r.Int64N(need)); err != nil {
 			return err
 		}
 		sync()
@@ -284,7 +284,7 @@ func (m *admissionModel) attempt(
 		m.change(need - n)
 		*held = need
 	}
-	if err := turn.Settle(need); err != nil {
+	if err := turn.SettleTotal(need); err != nil {
 		return err
 	}
 	sync()

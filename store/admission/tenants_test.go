@@ -266,7 +266,7 @@ func TestLimitsChangeBeforeARequestWaits(t *testing.T) {
 			t.Fatal(err)
 		}
 		var must *MustWait
-		if err := turn.Settle(50); !errors.As(err, &must) {
+		if err := turn.SettleTotal(50); !errors.As(err, &must) {
 			t.Fatalf("got %v, want a MustWait", err)
 		}
 		a.SetLimits(LimitOptions{}, map[string]LimitOptions{"lean": {RequestBytes: 0.3}})

@@ -24,7 +24,7 @@ type Turn struct {
 	lane    lane         // of its place
 	placed  bool         // whether it has a place. INVARIANT: only a Series request has
 	bytes   [lanes]int64 // reserved, by lane: a small request may also have bytes of the large one
-	planned int64        // how many bytes Plan has asked for
+	planned int64        // what ReserveForPlan was asked for
 	closed  bool
 
 	// Used by the goroutine of the handler only.
@@ -38,7 +38,7 @@ type Turn struct {
 type MustWait struct {
 	// Need is the number of bytes to wait for, in total.
 	Need int64
-	// BeyondEstimate says that the request needed more than it told Settle.
+	// BeyondEstimate says that the request needed more than it told SettleTotal.
 	BeyondEstimate bool
 
 	more      int64  // how many bytes were not free
@@ -117,10 +117,10 @@ func (t *Turn) acquire(ctx context.Context, l lane, n int64) error {
 	return w.err
 }
 
-// Plan reserves n more bytes for planning. A small request may plan with the bytes of a small one;
-// beyond that it becomes large. The error is a *MustWait if the request must wait for that, or a
-// status if it is too large.
-func (t *Turn) Plan(n int64) error {
+// ReserveForPlan reserves n more bytes for planning. A small request may plan with the bytes of a
+// small one; beyond that it becomes large. The error is a *MustWait if the request must wait for
+// that, or a status if it is too large.
+func (t *Turn) ReserveForPlan(n int64) error {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()
 	have := t.bytes[small] + t.bytes[large]
@@ -137,9 +137,10 @@ func (t *Turn) Plan(n int64) error {
 	return err
 }
 
-// Settle sets the reservation to n bytes in total, those for planning included, before the request
-// sends its first frame. It releases what the turn has beyond n. Its errors are those of Plan.
-func (t *Turn) Settle(n int64) error {
+// SettleTotal sets the reservation to n bytes in total, those for planning included, before the
+// request sends its first frame. It releases what the turn has beyond n. Its errors are those of
+// ReserveForPlan.
+func (t *Turn) SettleTotal(n int64) error {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()
 	t.planned = n
@@ -150,7 +151,7 @@ func (t *Turn) Settle(n int64) error {
 	return t.growTo(n)
 }
 
-// Restart makes Plan count from 0 again. The turn keeps what it holds.
+// Restart makes ReserveForPlan count from 0 again. The turn keeps what it holds.
 func (t *Turn) Restart() {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()

@@ -87,15 +87,15 @@ type Block struct {
 	last lastFile
 
 	mu sync.Mutex // guards the fields below; never held while reading
-	// zero has the hashes of matcher sets whose lazy plan found no series. They are planned
+	// emptyLazy has the hashes of matcher sets whose lazy plan found no series. They are planned
 	// eagerly, because finding nothing lazily may read many series.
-	zero map[uint64]struct{}
+	emptyLazy map[uint64]struct{}
 	// builds has the series sets under construction that requests may join, by SetKey.Identity.
 	builds map[string]*setBuild
 }
 
-// maxZero bounds Block.zero.
-const maxZero = 256
+// maxEmptyLazy bounds Block.emptyLazy.
+const maxEmptyLazy = 256
 
 // New returns a reader of the block that meta describes.
 func New(meta *catalog.Block, deps *Deps) *Block {
@@ -200,8 +200,8 @@ type Plan struct {
 	// of series does not matter.
 	irregular, sorted, unordered bool
 
-	// set answers the request instead; then there are no header and no postings. Or build does, and
-	// owns the header.
+	// At most one of set and build is there. A kept set answers without header and postings. A set
+	// under construction answers from its log, and owns the header.
 	set    *seriesSet
 	build  *setBuild
 	closed bool // Close has left build
@@ -241,7 +241,7 @@ type PlanOptions struct {
 func (b *Block) Plan(
 	ctx context.Context, matchers []*labels.Matcher, opts PlanOptions,
 ) (*Plan, error) {
-	if b.deps.Sets == nil || opts.Sets == SetsUnused {
+	if b.deps.Sets == nil || opts.Sets == UseNoSets {
 		return b.planByPostings(ctx, postings.NewMatcherSet(matchers), &opts)
 	}
 	return b.planSet(ctx, postings.NewMatcherSet(matchers), &opts)
@@ -288,7 +288,7 @@ func (b *Block) mode(p *Plan) postings.Mode {
 		// A label that occurs twice matches by its postings, but the normalised labels do not show
 		// that.
 		return postings.Complete
-	case b.wasZero(p.key):
+	case b.wasEmptyLazy(p.key):
 		return postings.Eager
 	}
 	return postings.Lazy
@@ -454,25 +454,26 @@ func (b *Block) ChunksPerSeries(minT, maxT int64) (n, bytes int64) {
 // indexPage returns the size of an index page.
 func (b *Block) indexPage() int64 { return pageSizeOf(b.deps.Index, defaultIndexPage) }
 
-// CameToNothing tells the block that the stream of a lazy plan returned no series. It does nothing
+// NoteNoSeries tells the block that the stream of a lazy plan returned no series. It does nothing
 // if a kept series set answered, because no series was read.
-func (p *Plan) CameToNothing() {
+func (p *Plan) NoteNoSeries() {
 	if !p.Lazy() {
 		return
 	}
 	b := p.block
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.zero == nil || len(b.zero) >= maxZero {
-		b.zero = make(map[uint64]struct{})
+	if b.emptyLazy == nil || len(b.emptyLazy) >= maxEmptyLazy {
+		b.emptyLazy = make(map[uint64]struct{})
 	}
-	b.zero[p.key] = struct{}{}
+	b.emptyLazy[p.key] = struct{}{}
 }
 
-func (b *Block) wasZero(key uint64) bool {
+// wasEmptyLazy reports whether a lazy plan for these matchers found no series.
+func (b *Block) wasEmptyLazy(key uint64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	_, ok := b.zero[key]
+	_, ok := b.emptyLazy[key]
 	return ok
 }
 

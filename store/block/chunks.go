@@ -74,8 +74,6 @@ type Batch struct {
 	// Record receives the records by index: length prefix, encoding, data and checksum, NOT
 	// verified. They alias pages and keep them in memory.
 	Record [][]byte
-	// Pinned is how many bytes of pages the records keep in memory.
-	Pinned int64
 	// Reserved is how many bytes the reader has reserved for the records beyond their bounds. The
 	// caller releases them when it drops the records.
 	Reserved int64
@@ -84,7 +82,7 @@ type Batch struct {
 // Read fills in b.Record. It reads the chunk files concurrently, and makes one follow-up read a
 // file for records that are longer than their bound.
 func (r *ChunkReader) Read(ctx context.Context, b *Batch) error {
-	b.Pinned, b.Reserved = 0, 0
+	b.Reserved = 0
 	b.Record = slices.Grow(b.Record[:0], len(b.Ref))[:len(b.Ref)]
 	r.order = r.order[:0]
 	for i := range b.Ref {
@@ -119,7 +117,6 @@ func (r *ChunkReader) Read(ctx context.Context, b *Batch) error {
 		}
 	}
 	for i := range reads {
-		b.Pinned += reads[i].pinned
 		b.Reserved += reads[i].reserved
 		r.stats.FollowUps += reads[i].followUps
 		r.stats.RecordBytes += reads[i].recordBytes
@@ -130,7 +127,7 @@ func (r *ChunkReader) Read(ctx context.Context, b *Batch) error {
 
 // fileRead is the part of a batch that lies in one chunk file.
 type fileRead struct {
-	pinned, followUps, recordBytes, reserved int64
+	followUps, recordBytes, reserved int64
 }
 
 // tail is a record that is longer than the first read: its index in the batch, and its size.
@@ -174,7 +171,6 @@ func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []i
 	if err != nil {
 		return blk.wrap(err)
 	}
-	f.pinned = pages.PinnedBytes()
 	cursor := pages.Cursor()
 
 	// It must not grow: records that were cut from smaller arrays would keep them in memory.
@@ -233,7 +229,6 @@ func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []i
 	if pages, err = blk.deps.Chunks.Fetch(ctx, obj, spans, r.acct); err != nil {
 		return blk.wrap(err)
 	}
-	f.pinned += pages.PinnedBytes()
 	arena = make([]byte, 0, copied)
 	for k, t := range tails {
 		if k > 0 && b.Ref[tails[k-1].index] == b.Ref[t.index] {

@@ -196,7 +196,7 @@ func TestIrregularBlocks(t *testing.T) {
 					)
 				}
 			}
-			read, f, begun := askTwice(t, plain, c, SetsUnused, func(a *asking) { a.start(0) })
+			read, f, begun := askTwice(t, plain, c, UseNoSets, func(a *asking) { a.start(0) })
 			check("read", read.Series)
 			if begun {
 				t.Errorf("seed %d: a stream returned series, "+
@@ -207,7 +207,7 @@ func TestIrregularBlocks(t *testing.T) {
 			}
 			for range 2 {
 				got, _, _ := askTwice(
-					t, b, c, SetsBuilt, func(a *asking) { a.start(1 + r.IntN(3)) },
+					t, b, c, BuildSets, func(a *asking) { a.start(1 + r.IntN(3)) },
 				)
 				check("set", got.Series)
 			}
@@ -217,7 +217,7 @@ func TestIrregularBlocks(t *testing.T) {
 			// brings it.
 			var sorted *seriesSorter
 			bytes := testReserver{noMore: true}
-			got, _, _ := askTwice(t, plain, c, SetsUnused, func(a *asking) {
+			got, _, _ := askTwice(t, plain, c, UseNoSets, func(a *asking) {
 				c := *c
 				c.Reserver = &bytes
 				a.c = &c
@@ -361,7 +361,7 @@ func TestABuildSortsInWhatItsReaderReserved(t *testing.T) {
 	b.noteIrregular(seriesDisordered)
 	c := &setCase{ms: []*labels.Matcher{everything()}}
 	c.MaxTime, c.RunBytes = 2000, 4096
-	a := ask(t, b, c, SetsBuilt).start(0)
+	a := ask(t, b, c, BuildSets).start(0)
 	n := a.plan.build
 	a.step()
 	reserved := a.plan.sortBytes(c.RunBytes)

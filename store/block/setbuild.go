@@ -17,8 +17,8 @@ import (
 // setBuild is a series set under construction: a log of the segments that one stream of all series
 // and chunks has returned so far. Any number of requests read the log, each at its own pace and for
 // its own time range, shard and limits. A reader that needs the segment after the last one starts a
-// goroutine that decodes it. Therefore a request that stalls or gives up delays no other, and only
-// segments that a request needs are decoded.
+// goroutine that decodes it. Therefore a request that stalls or ends delays no other, and a segment
+// is decoded only once a request needs it.
 //
 // The stream has a context of its own, which ends with the last reader. If the stream fails, or if
 // the log may not grow, readers continue with streams of their own. An error is returned only to
@@ -27,7 +27,7 @@ type setBuild struct {
 	block  *Block
 	sets   *SeriesSets
 	key    indexcache.SetKey
-	wanted bool  // what indexcache.SeriesSets.Pays returned
+	wanted bool  // as indexcache.SeriesSets.Pays returned it: the set is requested repeatedly
 	plan   *Plan // of the stream; open until the last reader leaves
 	opts   StreamOptions
 
@@ -69,12 +69,13 @@ type buildState int
 const (
 	// buildGrows: the log has all segments so far.
 	buildGrows buildState = iota
-	// buildPasses: the set is too large to be kept. The log has only the last segment. Readers at
-	// the end of the log still share the stream.
+	// buildPasses: the set is too large to be kept. The log has only the last segment, and readers
+	// that follow closely still share the stream.
 	buildPasses
-	// buildComplete: the log has all segments, or had each of them in turn.
+	// buildComplete: the stream has ended. The log has all segments, or the last one if the set was
+	// too large.
 	buildComplete
-	// buildFailed: readers continue with streams of their own.
+	// buildFailed: the log is dropped. Readers continue with streams of their own.
 	buildFailed
 )
 
@@ -353,8 +354,8 @@ func (b *Block) startBuild(
 	}
 	b.mu.Lock()
 	running := b.builds[key.Identity]
+	// A construction that was planned before the block was found irregular will fail.
 	if running == nil || running.plan.irregular != p.irregular {
-		// The block was found irregular meanwhile, therefore the running construction will fail.
 		running = n
 		if b.builds == nil {
 			b.builds = map[string]*setBuild{}

@@ -15,12 +15,12 @@ import (
 type SetUse int
 
 const (
-	// SetsUnused: no set is used.
-	SetsUnused SetUse = iota
-	// SetsFound: a kept set may answer the request.
-	SetsFound
-	// SetsBuilt: a kept set may answer, and a set that is not kept may be built.
-	SetsBuilt
+	// UseNoSets reads the postings.
+	UseNoSets SetUse = iota
+	// UseKeptSets answers from a kept set if there is one.
+	UseKeptSets
+	// BuildSets also builds a set that is not kept, if that pays.
+	BuildSets
 )
 
 // maxSetMatchers bounds the bytes of the matchers of a set. They are kept with it and compared, and
@@ -45,7 +45,7 @@ func (b *Block) planSet(
 		return b.planByPostings(ctx, matchers, opts)
 	}
 	key := b.setKey(matchers, opts)
-	build := opts.Sets == SetsBuilt
+	build := opts.Sets == BuildSets
 	var p *Plan
 	if build {
 		p = b.joinBuild(key)

@@ -49,8 +49,8 @@ func TestSetsAnswerLikeStreams(t *testing.T) {
 			for range 1 + r.IntN(3) {
 				v := c.variant(r)
 				v.RunBytes = 1 << 20
-				want = append(want, ask(t, plain, v, SetsUnused).start(0).rest())
-				running = append(running, ask(t, b, v, SetsBuilt))
+				want = append(want, ask(t, plain, v, UseNoSets).start(0).rest())
+				running = append(running, ask(t, b, v, BuildSets))
 			}
 			for _, a := range running {
 				a.start(1 + r.IntN(7))
@@ -85,8 +85,8 @@ func TestSetsAnswerLikeStreams(t *testing.T) {
 			for range 3 {
 				v := c.variant(r)
 				v.RunBytes = 1 << 20
-				w := ask(t, plain, v, SetsUnused).start(0).rest()
-				a := ask(t, b, v, SetsFound).start(0)
+				w := ask(t, plain, v, UseNoSets).start(0).rest()
+				a := ask(t, b, v, UseKeptSets).start(0)
 				if a.plan.set != nil {
 					hits++
 				}
@@ -118,13 +118,13 @@ func TestSetsAnswerLikeStreams(t *testing.T) {
 // no series entry.
 func TestAHitReadsNothing(t *testing.T) {
 	b, pages, headers := setBlock(t, 3000)
-	want := ask(t, b, wholeBlock(), SetsBuilt).start(1000).rest()
+	want := ask(t, b, wholeBlock(), BuildSets).start(1000).rest()
 	read := func(context.Context) error { t.Error("an index page was read"); return nil }
 	pages.instead = read
 	before := headers.acquired.Load()
 	c := wholeBlock()
 	c.MaxTime = 1
-	a := ask(t, b, c, SetsBuilt).start(0)
+	a := ask(t, b, c, BuildSets).start(0)
 	if bytes := a.plan.StreamBytes(1 << 20); bytes > 64<<10 {
 		t.Errorf("a hit is estimated to need %d bytes, want at most 64 KiB", bytes)
 	}
@@ -172,13 +172,13 @@ func TestSetsAreBuiltWhereItPays(t *testing.T) {
 		}
 	}
 	few := labels.MustNewMatcher(labels.MatchRegexp, "a", "00012.")
-	f("the whole block", 64<<20, 0, 10_000, everything(), SetsBuilt, true)
-	f("all time", 64<<20, math.MinInt64, math.MaxInt64, everything(), SetsBuilt, true)
-	f("a part", 64<<20, 0, 5_000, everything(), SetsBuilt, false, true, true)
-	f("few series", 64<<20, 0, 5_000, few, SetsBuilt, true)
-	f("more than fits", 4<<20, 0, 10_000, everything(), SetsBuilt, false, false)
-	f("only looked for", 64<<20, 0, 10_000, everything(), SetsFound, false, false)
-	f("unused", 64<<20, 0, 10_000, everything(), SetsUnused, false, false)
+	f("the whole block", 64<<20, 0, 10_000, everything(), BuildSets, true)
+	f("all time", 64<<20, math.MinInt64, math.MaxInt64, everything(), BuildSets, true)
+	f("a part", 64<<20, 0, 5_000, everything(), BuildSets, false, true, true)
+	f("few series", 64<<20, 0, 5_000, few, BuildSets, true)
+	f("more than fits", 4<<20, 0, 10_000, everything(), BuildSets, false, false)
+	f("only looked for", 64<<20, 0, 10_000, everything(), UseKeptSets, false, false)
+	f("unused", 64<<20, 0, 10_000, everything(), UseNoSets, false, false)
 }
 
 // TestSetsThatAreRequestedTwiceStay fills the cache before and after a set is built. The set stays
@@ -213,7 +213,7 @@ func TestSetsThatAreRequestedTwiceStay(t *testing.T) {
 		}
 		fill()
 		for _, o := range requests {
-			o.Sets = SetsBuilt
+			o.Sets = BuildSets
 			p := plan(o)
 			if p.build == nil {
 				t.Errorf("%s: no set is built", what)
@@ -228,7 +228,7 @@ func TestSetsThatAreRequestedTwiceStay(t *testing.T) {
 			p.Close()
 			fill()
 		}
-		p := plan(PlanOptions{Sets: SetsFound})
+		p := plan(PlanOptions{Sets: UseKeptSets})
 		defer p.Close()
 		if got := p.set != nil; got != want {
 			t.Errorf("%s: the set is kept: %v, want %v", what, got, want)
@@ -285,11 +285,11 @@ func TestRequestsThatDifferShareNoSet(t *testing.T) {
 // their pace.
 func TestFiftyAtOnceDecodeOnce(t *testing.T) {
 	b, pages, headers := setBlock(t, 600)
-	want := ask(t, withSets(b, nil), wholeBlock(), SetsUnused).start(0).rest()
+	want := ask(t, withSets(b, nil), wholeBlock(), UseNoSets).start(0).rest()
 	entries := &atomic.Int64{}
 	var requests []*asking
 	for range 50 {
-		requests = append(requests, ask(t, b, wholeBlock(), SetsBuilt).start(100))
+		requests = append(requests, ask(t, b, wholeBlock(), BuildSets).start(100))
 	}
 	// The first read waits until all requests have started.
 	gate, reads := make(chan struct{}), atomic.Int64{}
@@ -317,7 +317,7 @@ func TestFiftyAtOnceDecodeOnce(t *testing.T) {
 	for _, a := range requests {
 		touched += a.acct.Touched.Load()
 	}
-	once := ask(t, withSets(b, nil), wholeBlock(), SetsUnused).start(0)
+	once := ask(t, withSets(b, nil), wholeBlock(), UseNoSets).start(0)
 	once.rest()
 	if n := entries.Load(); n != 600 {
 		t.Errorf("%d entries were decoded, want 600", n)
@@ -347,7 +347,7 @@ func TestAReaderThatGivesUpOrStalls(t *testing.T) {
 		}
 		return nil
 	}
-	start := func() *asking { return ask(t, b, wholeBlock(), SetsBuilt).start(100) }
+	start := func() *asking { return ask(t, b, wholeBlock(), BuildSets).start(100) }
 	first, second, stalls := start(), start(), start()
 	stalls.step()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -378,7 +378,7 @@ func TestAReaderThatGivesUpOrStalls(t *testing.T) {
 	if n := len(second.rest().Series); n != 3000 {
 		t.Errorf("the other got %d series, want 3000", n)
 	}
-	if a := ask(t, b, wholeBlock(), SetsBuilt); a.plan.set == nil {
+	if a := ask(t, b, wholeBlock(), BuildSets); a.plan.set == nil {
 		t.Error("the set was not kept")
 	}
 	if n := len(stalls.rest().Series); n != 3000 {
@@ -391,7 +391,7 @@ func TestAReaderThatGivesUpOrStalls(t *testing.T) {
 	// The last reader to leave ends the reads.
 	c := wholeBlock()
 	c.Dropped = []string{"other"}
-	last := ask(t, b, c, SetsBuilt).start(100)
+	last := ask(t, b, c, BuildSets).start(100)
 	last.step()
 	build := last.plan.build
 	last.close()
@@ -409,7 +409,7 @@ func TestAnErrorOfTheSharedStream(t *testing.T) {
 	b, pages, headers := setBlock(t, 3000)
 	small := wholeBlock()
 	small.RunBytes = 8 << 10
-	want := ask(t, withSets(b, nil), small, SetsUnused).start(0).rest()
+	want := ask(t, withSets(b, nil), small, UseNoSets).start(0).rest()
 	boom := errors.New("bucket is away")
 	fail := atomic.Bool{}
 	pages.instead = func(context.Context) error {
@@ -418,8 +418,8 @@ func TestAnErrorOfTheSharedStream(t *testing.T) {
 		}
 		return nil
 	}
-	first := ask(t, b, small, SetsBuilt).start(100)
-	second := ask(t, b, small, SetsBuilt).start(100)
+	first := ask(t, b, small, BuildSets).start(100)
+	second := ask(t, b, small, BuildSets).start(100)
 	for range 4 {
 		first.step()
 	}
@@ -434,14 +434,14 @@ func TestAnErrorOfTheSharedStream(t *testing.T) {
 	if first.stream.(*setStream).own == nil || second.stream.(*setStream).own == nil {
 		t.Error("the stream did not fail: the test shows nothing")
 	}
-	a := ask(t, b, small, SetsBuilt)
+	a := ask(t, b, small, BuildSets)
 	if a.plan.set != nil {
 		t.Fatal("a part of a set is kept")
 	}
 	if diff := cmp.Diff(want, a.start(100).rest()); diff != "" {
 		t.Errorf("the next request (-want +got):\n%s", diff)
 	}
-	if a := ask(t, b, wholeBlock(), SetsBuilt); a.plan.set == nil {
+	if a := ask(t, b, wholeBlock(), BuildSets); a.plan.set == nil {
 		t.Error("the next request's set is not kept")
 	}
 	if n := headers.open.Load(); n != 0 {
@@ -455,8 +455,8 @@ func TestALimitIsItsRequestsOwn(t *testing.T) {
 	b, _, _ := setBlock(t, 1000)
 	enough := errors.New("enough")
 	for _, kept := range []bool{false, true} {
-		limited := ask(t, b, wholeBlock(), SetsBuilt).start(100)
-		free := ask(t, b, wholeBlock(), SetsBuilt).start(100)
+		limited := ask(t, b, wholeBlock(), BuildSets).start(100)
+		free := ask(t, b, wholeBlock(), BuildSets).start(100)
 		if got := free.plan.set != nil; got != kept {
 			t.Fatalf("answered by a kept set: %v, want %v", got, kept)
 		}
@@ -484,7 +484,7 @@ func TestALimitIsItsRequestsOwn(t *testing.T) {
 		"bytes":  {Account: &pagecache.Account{Spend: func(int64, int64) error { return enough }}},
 		"series": {OnSeries: func(n int) error { return fmt.Errorf("%d: %w", n, enough) }},
 	} {
-		opts.Sets = SetsFound
+		opts.Sets = UseKeptSets
 		if _, err := b.Plan(context.Background(), wholeBlock().ms, opts); !errors.Is(err, enough) {
 			t.Errorf("a limit on %s: got %v, want %v", what, err, enough)
 		}

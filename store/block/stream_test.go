@@ -207,7 +207,7 @@ func planStream(t testing.TB, b *Block, ms []*labels.Matcher, lazy bool) *Plan {
 	if lazy {
 		ask = []*labels.Matcher{everything()}
 	} else {
-		b.zero = map[uint64]struct{}{postings.NewMatcherSet(ms).Hash(): {}} // plans eagerly
+		b.emptyLazy = map[uint64]struct{}{postings.NewMatcherSet(ms).Hash(): {}} // plans eagerly
 	}
 	p, err := b.Plan(context.Background(), ask, PlanOptions{})
 	if err != nil {
