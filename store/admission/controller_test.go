@@ -307,7 +307,7 @@ func TestAllowanceErrors(t *testing.T) {
 			": split the request or raise the flag")
 		other := mustReserve(t, a, 10)
 		text("bytes of another request", other.Reserve(15), "the request needs 15 bytes more of "+
-			allowance+", and other requests have reserved them: retry later")
+			allowance+", and other requests have reserved them or wait for them: retry later")
 		other.Close()
 		r.Close()
 		checkIdle(t, a)

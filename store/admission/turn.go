@@ -46,8 +46,8 @@ type MustWait struct {
 }
 
 func (m *MustWait) Error() string {
-	return fmt.Sprintf("the request needs %s more of %s, and other requests have reserved them: "+
-		"retry later", mibUp(m.more), m.allowance)
+	return fmt.Sprintf("the request needs %s more of %s, and other requests have reserved them "+
+		"or wait for them: retry later", mibUp(m.more), m.allowance)
 }
 
 // GRPCStatus returns the status for a client whose request has stopped waiting. The client may
