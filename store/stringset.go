@@ -132,7 +132,7 @@ func (s *stringSet) find(b []byte) int {
 	}
 }
 
-// rehash makes a table of at least the given length, with room to spare.
+// rehash makes a table of at least the given length, with free entries.
 func (s *stringSet) rehash(size int) {
 	for 4*s.n > 3*size {
 		size *= 2

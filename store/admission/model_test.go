@@ -83,7 +83,7 @@ func TestAdmissionModel(t *testing.T) {
 			t.Fatalf("seed %d", seed)
 		}
 	}
-	if all.answered == 0 || all.gaveWay == 0 || all.gaveUp == 0 || all.refused == 0 ||
+	if all.answered == 0 || all.requeued == 0 || all.gaveUp == 0 || all.refused == 0 ||
 		all.stalled == 0 ||
 		all.background == 0 {
 		t.Errorf("the runs are one-sided: %+v", all)
@@ -92,11 +92,11 @@ func TestAdmissionModel(t *testing.T) {
 }
 
 // modelCounts count how the requests of a model ended, and what happened to them.
-type modelCounts struct{ answered, gaveWay, gaveUp, refused, stalled, background int }
+type modelCounts struct{ answered, requeued, gaveUp, refused, stalled, background int }
 
 func (c *modelCounts) add(o modelCounts) {
 	c.answered += o.answered
-	c.gaveWay += o.gaveWay
+	c.requeued += o.requeued
 	c.gaveUp += o.gaveUp
 	c.refused += o.refused
 	c.stalled += o.stalled
@@ -234,7 +234,7 @@ func (m *admissionModel) request(r *rand.Rand) {
 		if !errors.As(err, &must) || ctx.Err() != nil {
 			break
 		}
-		m.count(&m.gaveWay)
+		m.count(&m.requeued)
 		m.change(-held)
 		held = 0
 		if err = turn.Wait(ctx, must.Need); err != nil {
