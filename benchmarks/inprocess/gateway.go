@@ -134,6 +134,7 @@ func (g *Gateway) assemble(opts *Options) (err error) {
 			Headers: g.Headers, Index: index, Chunks: chunks, Sizes: g.Catalog,
 			Lister:   block.BucketLister{Bucket: opts.Bucket},
 			Postings: index.Postings(), Sets: g.Sets, Irregular: g.Irregular,
+			Costs: opts.Index.Pages.Costs,
 		},
 		LabelAnswers:   labels,
 		ChunkPageBytes: int64(chunks.PageSize()),

@@ -121,8 +121,9 @@ func (b *backend) open(
 	if err := b.openHeaders(headersDir, lockDir, reg); err != nil {
 		return err
 	}
+	costs := cost.NewMeter(orNone(conf.bucket.request))
 	pages := pagecache.Options{
-		Costs: cost.NewMeter(orNone(conf.bucket.request)), Limiter: reads,
+		Costs: costs, Limiter: reads,
 		MaxInFlightBytes: m.InFlight, Logger: b.logger, Registerer: reg,
 	}
 	index, err := b.openIndexCache(b.blocks, pages)
@@ -152,7 +153,7 @@ func (b *backend) open(
 			Headers: b.headers, Index: index, Chunks: chunks,
 			Lister: block.BucketLister{Bucket: b.bound}, Sizes: b.catalog,
 			Postings: index.Postings(), Sets: sets, Irregular: b.irregular,
-			Expansions: postings.NewAccount(m.Expansions(), reg),
+			Expansions: postings.NewAccount(m.Expansions(), reg), Costs: costs,
 		},
 		LabelAnswers:   answers,
 		ChunkPageBytes: conf.caches.Memory.Page[config.ChunkPages].Bytes,

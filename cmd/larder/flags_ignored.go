@@ -39,8 +39,8 @@ func ignored() []ignoredFlag {
 		{name: "store.index-header-posting-offsets-in-mem-sampling", def: "32", check: atLeastOne,
 			hidden: true, why: "larder's index headers have a sparse table of their own"},
 		{name: "store.enable-lazy-expanded-postings", def: "false",
-			why: "every request compares the bytes of reading postings with those of " +
-				"checking series"},
+			why: "every request compares what reading postings costs with what checking " +
+				"series costs"},
 		{name: "store.posting-group-max-key-series-ratio", def: "100", check: checked(number),
 			why: "the postings of a label's values are stored together and are compared " +
 				"by their bytes, not by their number"},

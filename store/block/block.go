@@ -11,6 +11,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 
+	"larder/internal/bucket/cost"
 	"larder/internal/pagecache"
 	"larder/internal/panics"
 	"larder/internal/telemetry"
@@ -60,6 +61,8 @@ type Deps struct {
 	// Sizes returns the sizes of a block's files if they are unknown or proved wrong. nil:
 	// meta.json is believed.
 	Sizes Measurer
+	// Costs says what reads of the bucket cost. nil: the defaults of cost.Model.
+	Costs *cost.Meter
 	// Postings keeps expanded postings. nil: none are kept, and requests share no expansion.
 	Postings postings.Cache
 	// Irregular remembers irregular blocks. nil: a Block remembers that only for itself.
@@ -104,7 +107,7 @@ func New(meta *catalog.Block, deps *Deps) *Block {
 	b.finder = postings.NewFinder(postings.FinderOptions{
 		ID: meta.ID, Content: meta.Content, Header: b.acquire,
 		Pages: deps.Index, PageBytes: b.indexPage(),
-		Cache: deps.Postings, Account: deps.Expansions,
+		Costs: deps.Costs, Cache: deps.Postings, Account: deps.Expansions,
 		Everyones: everyones, Corruptions: deps.Corruptions,
 	})
 	if deps.Irregular != nil {

@@ -69,7 +69,7 @@ func (c *seriesSorter) add(seg *Segment) error {
 	if len(kept) == 0 {
 		return nil
 	}
-	n := cost(seg, kept)
+	n := sortedBytes(seg, kept)
 	fits, err := c.fit(n)
 	switch {
 	case err != nil:
@@ -110,8 +110,9 @@ func (c *seriesSorter) inPass(labels []byte) bool {
 		(c.cut == nil || storepb.CompareLabels(labels, c.cut) <= 0)
 }
 
-// cost returns the memory of some series of a segment in a sorter: the whole segment, or a copy.
-func cost(seg *Segment, series []uint32) int64 {
+// sortedBytes returns the memory of some series of a segment in a sorter: the whole segment, or a
+// copy.
+func sortedBytes(seg *Segment, series []uint32) int64 {
 	n := sortedRefBytes * int64(len(series))
 	if len(series) == seg.Len() {
 		return n + seg.Bytes()

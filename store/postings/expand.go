@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 
+	"larder/internal/bucket/cost"
 	"larder/internal/pagecache"
 	"larder/store/indexheader"
 )
@@ -39,6 +40,8 @@ type request struct {
 	// If it is too large, lists are read that exclude little. If it is too small, series are read
 	// that do not match.
 	seriesBytes int64
+	// costs says what the reads cost that the plan chooses between.
+	costs cost.Model
 	// eager reads the lists of every group, except those that select nearly everything.
 	eager bool
 	// complete leaves no matcher pending, whatever its lists cost. It implies eager.
@@ -49,6 +52,14 @@ type request struct {
 	pageBytes int64
 	// markFrom and batch replace markedValues and batchLists in tests, unless they are 0.
 	markFrom, batch int
+}
+
+// entryBytes is seriesBytes or its default.
+func (r *request) entryBytes() int64 {
+	if r.seriesBytes <= 0 {
+		return defaultSeriesBytes
+	}
+	return r.seriesBytes
 }
 
 // expanded is the answer to a request.

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"larder/indexcache"
+	"larder/internal/bucket/cost"
 	"larder/internal/bytecache"
 	"larder/internal/flight"
 	"larder/internal/pagecache"
@@ -53,6 +54,8 @@ type FinderOptions struct {
 	// Pages reads the block's index in pages of PageBytes.
 	Pages     Pages
 	PageBytes int64
+	// Costs says what reads of the bucket cost. nil: the defaults of cost.Model.
+	Costs *cost.Meter
 	// Cache keeps postings. nil: none are kept, and requests share no work.
 	Cache Cache
 	// Account bounds the memory of running expansions. nil: there is no limit.
@@ -259,6 +262,7 @@ func (f *Finder) read(
 		object:      q.Index,
 		account:     mine,
 		seriesBytes: q.SeriesBytes,
+		costs:       f.o.Costs.Model(),
 		eager:       q.Mode >= Eager,
 		complete:    q.Mode >= Complete,
 	})

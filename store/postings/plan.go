@@ -23,7 +23,8 @@ const (
 	valueCost = tsdbfmt.MinPostingsSize
 	// maxWideBytes bounds the lists of a group that selects most values of its name (pod!="",
 	// pod=~".+") beside a selective group. Such a group excludes little, and its lists are as large
-	// as the list of all series, or several times that.
+	// as the list of all series, or several times that. It also bounds lists that save requests but
+	// no bytes.
 	maxWideBytes = 1 << 20
 	// checkEvery is the number of values or lists after which the context is checked again.
 	checkEvery = 1024
@@ -60,10 +61,16 @@ func (p *plan) spans() []pagecache.Span {
 
 // planner finds the lists of the groups and decides which of them are read.
 //
-// It compares bytes. Reading the lists of a group pays if they are smaller than the series entries
-// that they may exclude. A group excludes at most the candidates, which are the series of the
-// smallest group. A group that adds also excludes at most the series outside of it, which are few
-// if it selects nearly everything. The matchers of a group that does not pay stay pending.
+// Reading the lists of a group pays in one of two ways; see pays:
+//
+//   - They are smaller than the series entries that they may exclude. A group excludes at most the
+//     candidates, which are the series of the smallest group. A group that adds also excludes at
+//     most the series outside of it, which are few if it selects nearly everything.
+//   - They cost less than reading the entries that they are expected to exclude; see scales.
+//     Entries that lie scattered cost a request each, lists few requests. Such lists are bounded in
+//     bytes.
+//
+// The matchers of a group that does not pay stay pending.
 //
 // INVARIANT: the lists of adds[0] are read, therefore their size bounds the candidates.
 type planner struct {
@@ -76,6 +83,7 @@ type planner struct {
 	// comes from a group.
 	bound    int64
 	anchored bool
+	scales   scales
 	stats    Stats
 }
 
@@ -83,7 +91,7 @@ func newPlan(ctx context.Context, hdr header, req *request) (plan, error) {
 	groups, none := groupMatchers(req.matchers)
 	p := planner{ctx: ctx, hdr: hdr, req: req, all: hdr.AllPostings()}
 	p.series = tsdbfmt.MaxPostingsCount(p.all.End - p.all.Off)
-	p.bound = p.series
+	p.bound, p.scales = p.series, newScales(req.costs, req)
 	p.stats.Groups = len(groups)
 	if none || p.series == 0 || len(req.matchers) == 0 {
 		return plan{empty: true, stats: p.stats}, nil
@@ -182,7 +190,7 @@ func (p *planner) budget(g *group) (int64, error) {
 			budget = min(budget, p.worth(p.bound))
 		}
 	case !p.req.eager:
-		budget = p.worth(p.bound)
+		budget = max(p.worth(p.bound), p.saves())
 	}
 	if budget < 0 {
 		return -1, nil
@@ -204,12 +212,14 @@ func (p *planner) withoutGroup(n int64) int64 {
 }
 
 // worth returns the bytes of n series entries.
-func (p *planner) worth(n int64) int64 {
-	each := p.req.seriesBytes
-	if each <= 0 {
-		each = defaultSeriesBytes
-	}
-	return n * each
+func (p *planner) worth(n int64) int64 { return n * p.req.entryBytes() }
+
+// saves returns how many bytes of lists may be read to save requests for the entries of the
+// candidates. One entry is left to read.
+func (p *planner) saves() int64 {
+	all := candidates{n: float64(p.bound), among: float64(p.series)}
+	saved := p.scales.entries(all) - p.scales.entries(candidates{n: 1, among: 1})
+	return int64(min(max(saved/p.scales.transfer, 0), maxWideBytes))
 }
 
 // mayPend reports whether the group's matchers may stay pending: the request allows it, and
@@ -243,11 +253,18 @@ func (p *planner) decide(groups []*group) (plan, error) {
 		out.adds, p.bound = append(out.adds, base.listing), base.refs
 	}
 	read := map[*group]bool{base: true}
+	w := weighing{
+		candidates: candidates{n: float64(p.series), among: float64(p.series)},
+		bytes:      out.adds[0].bytes, extents: []pagecache.Span{out.adds[0].extent()},
+	}
+	if base != nil {
+		w.candidates = w.after(base, p.series)
+	}
 	for _, g := range left {
 		if g == base {
 			continue
 		}
-		pays, err := p.pays(g)
+		pays, err := p.pays(g, &w)
 		if err != nil {
 			return out, err
 		}
@@ -260,6 +277,7 @@ func (p *planner) decide(groups []*group) (plan, error) {
 			out.subtracts = append(out.subtracts, g.listing)
 		}
 		read[g] = true
+		w.add(g, p.series)
 	}
 	p.stats.MaxSeries = p.bound
 	pending := map[string]bool{}
@@ -292,34 +310,58 @@ func (p *planner) allSeries() listing {
 	return l
 }
 
-// base returns the smallest group that adds; the others are compared with it. It returns nil for
-// all series of the block: if no group adds, or if the group's lists are larger than the list of
-// all series plus the entries that the group excludes. The latter is a label with another value for
-// every series.
+// base returns the smallest group that adds; the others are compared with it. It skips groups whose
+// lists are larger than the list of all series plus the entries that the group excludes, such as a
+// label with another value for every series. It returns nil for all series of the block if no group
+// is left.
 func (p *planner) base(bySize []*group) (*group, error) {
-	i := slices.IndexFunc(bySize, func(g *group) bool { return g.adds })
-	if i < 0 {
-		return nil, nil
-	}
-	g := bySize[i]
-	if p.req.eager || g.bytes <= p.withoutGroup(g.refs) {
-		return g, nil
-	}
-	if ok, err := p.mayPend(g); !ok {
-		return g, err
+	for _, g := range bySize {
+		if !g.adds {
+			continue
+		}
+		if p.req.eager || g.bytes <= p.withoutGroup(g.refs) {
+			return g, nil
+		}
+		if ok, err := p.mayPend(g); !ok {
+			return g, err
+		}
 	}
 	return nil, nil
 }
 
-// pays reports whether the lists of a resolved group are read.
-func (p *planner) pays(g *group) (bool, error) {
+// weighing is what the groups that are read so far cost and leave over.
+type weighing struct {
+	candidates
+	bytes   int64            // of their lists
+	extents []pagecache.Span // a range for each group
+}
+
+func (w *weighing) add(g *group, series int64) {
+	w.candidates = w.after(g, series)
+	if g.count > 0 {
+		w.bytes += g.bytes
+		w.extents = append(w.extents, g.extent())
+	}
+}
+
+// pays reports whether the lists of a resolved group are read besides those of w. Few bytes always
+// pay, even if they save no time, because fewer candidates need less memory later.
+func (p *planner) pays(g *group, w *weighing) (bool, error) {
 	excluded := g.refs
 	if g.adds {
 		excluded = max(p.series-g.refs, 0)
 	}
 	wide := p.capped() && g.bytes > maxWideBytes && g.count > p.hdr.ValueCount(g.name)/2
-	if !wide && (p.req.eager || g.bytes <= p.worth(min(p.bound, excluded))) {
+	switch {
+	case wide:
+	case p.req.eager, g.bytes <= p.worth(min(p.bound, excluded)):
 		return true, nil
+	case w.bytes+g.bytes <= maxWideBytes:
+		without := p.scales.entries(w.candidates)
+		with := p.scales.lists(&g.listing, w.extents) + p.scales.entries(w.after(g, p.series))
+		if with <= without {
+			return true, nil
+		}
 	}
 	ok, err := p.mayPend(g)
 	return !ok, err

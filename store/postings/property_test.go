@@ -10,10 +10,13 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/tsdb/index"
+
+	"larder/internal/bucket/cost"
 )
 
 var (
@@ -166,6 +169,8 @@ func checkLikePrometheus(
 		{eager: true}, {}, {seriesBytes: 1}, {seriesBytes: 4}, {seriesBytes: 24},
 		{seriesBytes: 1 << 20}, {eager: true, markFrom: 1, batch: 3}, {markFrom: 1},
 		{seriesBytes: 24, markFrom: 2, batch: 1}, {seriesBytes: 1 << 20, markFrom: 1, batch: 2},
+		{seriesBytes: 4, costs: cost.Model{PerRequest: -1}},
+		{seriesBytes: 1 << 20, costs: cost.Model{PerRequest: time.Second}},
 	} {
 		pages.fetches = nil
 		req.matchers, req.object = slices.Clone(ms), b.object

@@ -8,10 +8,12 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/prometheus/prometheus/model/labels"
 
+	"larder/internal/bucket/cost"
 	"larder/store/indexheader"
 )
 
@@ -22,7 +24,8 @@ import (
 //	expand [options]  expands matchers, one a line. It prints which lists are read (+ to intersect,
 //	                  - to subtract), which matchers stay pending, which series match, and how many
 //	                  label values were looked at. Options: eager, series-bytes=N (default 64),
-//	                  count (print only the number of series).
+//	                  disk (the bucket is a disk, which answers a request after 40 µs), count
+//	                  (print only the number of series).
 func TestPostingsScript(t *testing.T) {
 	var b *testIndex
 	datadriven.RunTest(t, "testdata/postings", func(t *testing.T, d *datadriven.TestData) string {
@@ -36,6 +39,11 @@ func TestPostingsScript(t *testing.T) {
 			return fmt.Sprintf("%d series\n", len(series))
 		case "expand":
 			req := request{object: b.object, seriesBytes: 64, eager: d.HasArg("eager")}
+			if d.HasArg("disk") {
+				req.costs = cost.Model{
+					FirstByte: 40 * time.Microsecond, PerRequest: 40 * time.Microsecond,
+				}
+			}
 			if d.HasArg("series-bytes") {
 				d.ScanArgs(t, "series-bytes", &req.seriesBytes)
 			}
