@@ -40,5 +40,5 @@
 // Pessimistic weighing may read lists that exclude nothing, because a group's true overlap with the
 // others is only known once both are read. Labels are taken to be independent of one another,
 // because the header does not say how they are related: a group that excludes less than expected
-// costs a request and at most 1 MiB for nothing.
+// costs a request and at most 256 KiB for nothing.
 package postings

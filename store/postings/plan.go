@@ -23,9 +23,11 @@ const (
 	valueCost = tsdbfmt.MinPostingsSize
 	// maxWideBytes bounds the lists of a group that selects most values of its name (pod!="",
 	// pod=~".+") beside a selective group. Such a group excludes little, and its lists are as large
-	// as the list of all series, or several times that. It also bounds lists that save requests but
-	// no bytes.
+	// as the list of all series, or several times that.
 	maxWideBytes = 1 << 20
+	// maxSavingBytes bounds the lists of a plan with a group that saves requests but no bytes. The
+	// expansion must stay small: it also needs the pages and two copies of the largest set.
+	maxSavingBytes = smallExpansion / 4
 	// checkEvery is the number of values or lists after which the context is checked again.
 	checkEvery = 1024
 )
@@ -219,7 +221,7 @@ func (p *planner) worth(n int64) int64 { return n * p.req.entryBytes() }
 func (p *planner) saves() int64 {
 	all := candidates{n: float64(p.bound), among: float64(p.series)}
 	saved := p.scales.entries(all) - p.scales.entries(candidates{n: 1, among: 1})
-	return int64(min(max(saved/p.scales.transfer, 0), maxWideBytes))
+	return int64(min(max(saved/p.scales.transfer, 0), maxSavingBytes))
 }
 
 // mayPend reports whether the group's matchers may stay pending: the request allows it, and
@@ -356,7 +358,7 @@ func (p *planner) pays(g *group, w *weighing) (bool, error) {
 	case wide:
 	case p.req.eager, g.bytes <= p.worth(min(p.bound, excluded)):
 		return true, nil
-	case w.bytes+g.bytes <= maxWideBytes:
+	case w.bytes+g.bytes <= maxSavingBytes:
 		without := p.scales.entries(w.candidates)
 		with := p.scales.lists(&g.listing, w.extents) + p.scales.entries(w.after(g, p.series))
 		if with <= without {
