@@ -106,7 +106,12 @@ func (l *LabelAnswers) MaxAnswerBytes() int64 {
 }
 
 // Stats returns the figures of the memory that keeps the answers.
-func (l *LabelAnswers) Stats() bytecache.Stats { return l.values.Stats() }
+func (l *LabelAnswers) Stats() bytecache.Stats {
+	if l == nil {
+		return bytecache.Stats{}
+	}
+	return l.values.Stats()
+}
 
 // Close drops everything.
 func (l *LabelAnswers) Close() {

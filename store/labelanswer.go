@@ -3,7 +3,6 @@ package store
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"slices"
 
 	"github.com/prometheus/prometheus/model/labels"
 
@@ -115,11 +114,9 @@ func (r *request) chargeLabels(a *indexcache.LabelAnswer) error {
 // keepLabels keeps an answer. What is kept has no spare capacity, because that would not be
 // accounted for.
 func (s *Server) keepLabels(key indexcache.AnswerKey, a indexcache.LabelAnswer) {
-	if a.Bytes() > s.opts.LabelAnswers.MaxAnswerBytes() {
+	if int64(len(a.Strings)) > s.opts.LabelAnswers.MaxAnswerBytes() {
 		return
 	}
-	if n := len(a.Strings); cap(a.Strings) > n+n/8 {
-		a.Strings = slices.Clone(a.Strings)
-	}
+	a.Strings = clip(a.Strings, cap(a.Strings))
 	s.opts.LabelAnswers.Set(key, &a)
 }

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -138,6 +140,79 @@ func TestKeptLabelAnswers(t *testing.T) {
 	move(dir, away)
 	sync()
 	compare("after the block left")
+}
+
+// TestLabelsOfSeriesOutsideTheirBlock asks for labels of blocks in which one series of three has
+// all of its chunks outside of the block's own time range. Every range gets what a gateway without
+// cached answers returns, whatever was asked before. The blocks are read twice at first, and once
+// from then on, however many they are.
+func TestLabelsOfSeriesOutsideTheirBlock(t *testing.T) {
+	const blocks, hour = 40, int64(3_600_000)
+	dir := t.TempDir()
+	layout := dataset.Layout{Name: "outsiders"}
+	for k := range int64(blocks) {
+		from := dataset.Epoch + 2*k*hour
+		var series seriesList
+		for i := range 3 {
+			s := dataset.Series{
+				Labels: labels.FromStrings("__name__", "m", "pod", fmt.Sprint("pod-", i)),
+				Kind:   dataset.Ratio, Seed: uint64(i),
+			}
+			if i == 2 {
+				s.From = from + hour*3/2
+			}
+			series = append(series, s)
+		}
+		layout.Blocks = append(layout.Blocks, dataset.Block{
+			ID: ulid.ULID{1, 15: byte(k)}, MinTime: from, MaxTime: from + 2*hour,
+			Interval: 60_000, Series: series, Labels: labels.FromStrings("cluster", "eu"),
+		})
+	}
+	metas, err := layout.Write(t.Context(), dir, dataset.WriteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range metas {
+		narrow(t, dir, m)
+	}
+	pages := gateway{reg: prometheus.NewRegistry()}
+	g := startGateway(t, dir, gatewayOptions{
+		setBytes: -1, pages: pagecache.Options{Registerer: pages.reg},
+	})
+	plain := startGateway(t, dir, gatewayOptions{
+		setBytes: -1, server: func(o *store.Options) { o.LabelAnswers = nil },
+	})
+	first := g.Catalog.View().Blocks[0]
+	touched := func() float64 {
+		t.Helper()
+		return pages.metric(t, "larder_pages_touched_total", "index")
+	}
+	before := 0.0
+	for i, r := range [][2]int64{
+		{first.MinTime, first.MaxTime - 1}, {0, 1 << 50}, {0, 1 << 49}, {0, 1 << 50},
+		{first.MinTime, first.MaxTime - 1}, {first.MinTime, first.MaxTime},
+	} {
+		req := &storepb.LabelValuesRequest{
+			Label: "pod", Start: r[0], End: r[1],
+			Matchers: []*storepb.LabelMatcher{{Name: "__name__", Value: "m"}},
+		}
+		want, err := plain.client.LabelValues(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := g.client.LabelValues(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want.Values, got.Values); diff != "" {
+			t.Errorf("%v: (-plain +kept)\n%s", r, diff)
+		}
+		// A postings and a series page of each block, twice for the first request of all blocks.
+		if n := touched() - before; n > 4*blocks || i > 1 && n > 2*blocks {
+			t.Errorf("request %d touched %v index pages of %d blocks", i, n, blocks)
+		}
+		before = touched()
+	}
 }
 
 // narrow makes the meta.json of a block state a time range without its first and last samples.

@@ -7,9 +7,9 @@ import (
 	"io"
 	"math"
 	"slices"
+	"sync"
 	"sync/atomic"
 
-	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 	"golang.org/x/sync/errgroup"
 
@@ -21,13 +21,46 @@ import (
 	"larder/store/storepb"
 )
 
-// outsidersError ends an attempt that took the answer of a whole block for that of the request's
-// time range, though the block has series without a chunk in its own time range. The next attempt
-// asks that block by the time range of the request.
-type outsidersError struct{ id ulid.ULID }
+// errOutsiders ends an attempt that took the answer of a whole block for that of the request's time
+// range, though the block has series without a chunk in its own time range. The server has noted
+// all such blocks. The next attempt asks them by the time range of the request.
+var errOutsiders = errors.New("blocks have series outside of their time range: repeat the request")
 
-func (e *outsidersError) Error() string {
-	return fmt.Sprintf("block %s has series outside of its time range", e.id)
+// maxOutsiderAttempts bounds the attempts of a request that end with errOutsiders. One is enough
+// unless the view changes meanwhile.
+const maxOutsiderAttempts = 4
+
+// outsiders notes which blocks have series without a chunk in the block's own time range. It is
+// safe for concurrent use. The zero value is empty.
+type outsiders struct {
+	n      atomic.Int64 // blocks; 0 spares the look-up
+	blocks sync.Map     // *catalog.Block -> struct{}
+}
+
+func (o *outsiders) has(b *catalog.Block) bool {
+	if o.n.Load() == 0 {
+		return false
+	}
+	_, ok := o.blocks.Load(b)
+	return ok
+}
+
+func (o *outsiders) note(b *catalog.Block) {
+	if _, known := o.blocks.LoadOrStore(b, struct{}{}); !known {
+		o.n.Add(1)
+	}
+}
+
+// retain forgets blocks that are not in view.
+func (o *outsiders) retain(view *catalog.View) {
+	o.blocks.Range(func(key, _ any) bool {
+		if b := key.(*catalog.Block); view.ByID(b.ID) != b {
+			if _, known := o.blocks.LoadAndDelete(b); known {
+				o.n.Add(-1)
+			}
+		}
+		return true
+	})
 }
 
 // labelChoice is a block that a label request looks at.
@@ -49,7 +82,7 @@ func (s *Server) chooseLabels(q *labelQuery, keys *labelKeys) []labelChoice {
 		// A series counts only if it has a chunk in the time range. If the range covers the block,
 		// every series has.
 		whole := len(sq.matchers) == 0 || q.minT <= b.MinTime && q.maxT >= b.MaxTime-1 &&
-			!slices.Contains(q.outsiders, b.ID)
+			!s.outsiders.has(b)
 		out = append(out, labelChoice{meta: b, question: sq, whole: whole})
 	}
 	return out
@@ -66,7 +99,8 @@ type labelBlock struct {
 	plan    *block.Plan
 	header  *indexheader.Header
 	release func()
-	// size estimates the answer: bytes of the list of a header, or of a set of the plan's strings.
+	// size estimates what the answer takes: three lists for a header (of the block, of the union,
+	// and what they become), a set and two lists for a plan.
 	size int64
 
 	// What the block takes of the limits, and what was read of it.
@@ -106,7 +140,7 @@ func (a *labelBlock) open(ctx context.Context, s *Server, what question) (err er
 		return what.fault(a.meta, err)
 	}
 	count, length := what.expect(ctx, a.header, math.MaxInt)
-	a.size = int64(storepb.StringSize(length)) * int64(count)
+	a.size = 3 * int64(storepb.StringSize(length)) * int64(count)
 	return nil
 }
 
@@ -206,12 +240,13 @@ func (s *Server) keptLabels(
 func (s *Server) askEach(
 	r *request, q *labelQuery, what question, asked []*labelBlock, run int64, all *union,
 ) error {
-	// found holds that a block is irregular. The other blocks continue, to find out about theirs.
+	// found holds that a block is irregular, or has outsiders. The other blocks continue, to find
+	// out about theirs.
 	var found atomic.Pointer[error]
 	err := eachBlock(r.ctx, asked, func(ctx context.Context, a *labelBlock) error {
 		defer a.close()
 		err := s.askBlock(ctx, r, q, what, a, run, all)
-		if irregular(err) {
+		if irregular(err) || errors.Is(err, errOutsiders) {
 			found.Store(&err)
 			return nil
 		}
@@ -268,7 +303,7 @@ func (s *Server) askBlock(
 			return err
 		}
 	}
-	if a.size > largeList {
+	if a.size > 3*largeList {
 		if err := all.enter(ctx); err != nil {
 			return err
 		}
@@ -311,7 +346,8 @@ func (s *Server) openBlocks(r *request, q *labelQuery, what question, asked []*l
 			}
 			if h := a.plan.Header(); h != nil {
 				count, length := what.expect(ctx, h, a.plan.Postings())
-				a.size = stringSetCost(length) * int64(count)
+				each := stringSetCost(length) + 2*int64(storepb.StringSize(length))
+				a.size = each * int64(count)
 			}
 			return nil
 		})
@@ -324,18 +360,17 @@ func (s *Server) openBlocks(r *request, q *labelQuery, what question, asked []*l
 	return err
 }
 
-// answerBytes estimates what to reserve for the answers at first: three times the largest of the
-// blocks, for a list, the union and their result. Blocks mostly have the same strings. The bytes of
-// others are reserved when they are added.
+// answerBytes estimates what to reserve for the answers at first: what the largest of them takes.
+// Blocks mostly have the same strings. The bytes of others are reserved when they are added.
 func answerBytes(kept []*indexcache.LabelAnswer, asked []*labelBlock) int64 {
-	largest := int64(labelBytesStep / 3)
+	largest := int64(labelBytesStep)
 	for _, a := range kept {
-		largest = max(largest, int64(len(a.Strings)))
+		largest = max(largest, 3*int64(len(a.Strings)))
 	}
 	for _, a := range asked {
 		largest = max(largest, a.size)
 	}
-	return 3 * largest
+	return largest
 }
 
 // streamsBytes estimates what the streams of blocks hold: all postings, and the rest of those that
@@ -406,9 +441,9 @@ func (s *Server) askSeries(
 			return err
 		}
 	}
-	inside := q.minT == opts.MinTime && q.maxT == opts.MaxTime
-	if more && !inside && stream.Stats().OutOfRange > 0 {
-		return &outsidersError{a.meta.ID}
+	if a.whole && more && stream.Stats().OutOfRange > 0 {
+		s.outsiders.note(a.meta)
+		return errOutsiders
 	}
 	list := set.finish()
 	if a.whole && !shared {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -24,9 +23,6 @@ type labelQuery struct {
 	blockMatchers []*labels.Matcher
 	without       []string
 	limit         int
-	// outsiders are the blocks that have series without a chunk in their own time range, as far as
-	// this request has found out.
-	outsiders []ulid.ULID
 }
 
 // labelsMessage is what a LabelNamesRequest and a LabelValuesRequest have in common.
@@ -135,7 +131,8 @@ func (r *request) sendLabels(
 ) error {
 	strings := stringList(a.Strings)
 	if limit > 0 {
-		strings = strings.first(limit)
+		// What is cut off must not stay in memory until the client has read the rest.
+		strings = clip(strings.first(limit), cap(a.Strings))
 	}
 	if n := int64(len(strings) + len(a.Hints)); n >= reservedAnswerBytes {
 		turn := r.turn
@@ -165,11 +162,10 @@ func (s *Server) answerLabels(
 		out, err = s.askBlocks(r, q, what)
 		return err
 	}
-	for {
+	for outsiders := 0; ; {
 		err := r.answer(try)
-		var outsiders *outsidersError
-		if errors.As(err, &outsiders) {
-			q.outsiders = append(q.outsiders, outsiders.id) // at most once a block
+		if errors.Is(err, errOutsiders) && outsiders < maxOutsiderAttempts {
+			outsiders++
 		} else if r.mayRepeat(err) == noCause {
 			return out, statusOf(r.ctx, err, codes.Internal)
 		}

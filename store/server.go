@@ -117,6 +117,8 @@ type Server struct {
 	stalls    *stalls
 	names     *tenantNames
 
+	outsiders outsiders
+
 	mu     sync.Mutex // guards blocks; held for map operations only
 	blocks map[ulid.ULID]*block.Block
 }
@@ -196,5 +198,6 @@ func (s *Server) ViewChanged(view *catalog.View) {
 			delete(s.blocks, id)
 		}
 	}
+	s.outsiders.retain(view)
 	s.metrics.blocksLoaded.Set(float64(len(view.Blocks)))
 }

@@ -21,6 +21,15 @@ func (l stringList) first(n int) stringList {
 	return l[:end:end]
 }
 
+// clip returns the list in an array of its own if the array that it lies in, of the given capacity,
+// is much larger.
+func clip(l stringList, capacity int) stringList {
+	if capacity > len(l)+len(l)/8 {
+		return append(make(stringList, 0, len(l)), l...)
+	}
+	return l
+}
+
 // unite returns the strings of both lists. The result is one of them if that has all strings,
 // because blocks mostly have the same ones.
 func unite(a, b stringList) stringList {
@@ -227,6 +236,13 @@ func (u *union) all() (out stringList, err error) {
 		} else if out, err = u.unite(u.lists[i], out); err != nil {
 			return nil, err
 		}
+	}
+	if cap(out) > len(out)+len(out)/8 {
+		if err := u.bytes.Reserve(int64(len(out))); err != nil {
+			return nil, err
+		}
+		u.bytes.Release(int64(cap(out)))
+		out = clip(out, cap(out))
 	}
 	return out, nil
 }

@@ -125,3 +125,19 @@ func TestUnion(t *testing.T) {
 		t.Errorf("got %v, want that it is full", err)
 	}
 }
+
+// TestClip shows that a list that is cut short does not keep what was cut off in memory.
+func TestClip(t *testing.T) {
+	list := listOf("a", "b", "c", "d", "e", "f", "g", "h")
+	short := clip(list.first(1), cap(list))
+	if diff := cmp.Diff([]string{"a"}, short.strings()); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if cap(short) >= cap(list) || &short[0] == &list[0] {
+		t.Errorf("the first of %d strings keeps %d bytes", 8, cap(short))
+	}
+	list = slices.Clip(list)
+	if same := clip(list, cap(list)); &same[0] != &list[0] {
+		t.Error("a list without spare capacity was copied")
+	}
+}
