@@ -111,6 +111,7 @@ type labelBlock struct {
 // account returns acct, charged to the limits of of and counted in bytes.
 func charged(acct, of *pagecache.Account, bytes *atomic.Int64) *pagecache.Account {
 	spend := of.Spend
+	acct.Of = of
 	acct.Spend = func(touched, fetched int64) error {
 		bytes.Add(touched)
 		return spend(touched, fetched)

@@ -18,8 +18,8 @@
 // Pages are immutable, have their exact size, belong to the garbage collector and are never pooled.
 // The cache, any number of requests and a flight may share a page, and none may write to it. The
 // result of Pages.Bytes aliases a page, or the caller's scratch if the range lies on several pages.
-// The only pooled memory is the 256 KiB buffer through which a body passes. No slice of it outlives
-// the read.
+// The only pooled memory is the buffer of at most 256 KiB, or one page, through which a body
+// passes. No slice of it outlives the read.
 //
 // # Flights
 //

@@ -9,6 +9,7 @@ import (
 // flight is one read of the bucket, queued or running.
 type flight struct {
 	obj      Object
+	owner    *Account // of the request that started it, by which its reads queue for slots
 	read     read
 	off, end int64 // its bytes
 	shared   bool  // its pages are in the table
@@ -208,6 +209,9 @@ func (r *Reader) waitLocked(c *claims, list []page) {
 // leaves the flights first. They are started all the same, because other requests may have joined
 // them: a flight without waiters is over by then.
 func (r *Reader) start(c *claims, t *tally, acct *Account) error {
+	for _, f := range c.own {
+		f.owner = acct.owner()
+	}
 	defer r.launch(c)
 	spent := false
 	defer func() {

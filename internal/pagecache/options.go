@@ -40,7 +40,8 @@ type Cache interface {
 // Limiter bounds the concurrent reads of the bucket: a slots.Limiter. All readers of a bucket in
 // the process share one.
 type Limiter interface {
-	Acquire(ctx context.Context) error
+	// AcquireFor waits for a slot. Owners of waiting reads take turns.
+	AcquireFor(ctx context.Context, owner any) error
 	Release()
 }
 
@@ -50,7 +51,8 @@ const (
 	maxPageSize          = 1 << 20
 	defaultFlightTimeout = 60 * time.Second
 	defaultInFlightBytes = 256 << 20
-	bodyBufferSize       = 256 << 10
+	minBodyBuffer        = 32 << 10
+	bufferSizes          = 4 // see Reader.buffers
 )
 
 // Options of a Reader. The zero value works.

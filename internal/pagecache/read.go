@@ -40,7 +40,7 @@ func (r *Reader) fly(f *flight) {
 		return
 	}
 	defer r.inFlight.Release(n)
-	if err := r.opts.Limiter.Acquire(f.ctx); err != nil {
+	if err := r.opts.Limiter.AcquireFor(f.ctx, f.owner); err != nil {
 		r.end(f, f.wrap(err)) // does nothing if the flight is over
 		return
 	}
@@ -139,8 +139,9 @@ func (r *Reader) readPages(ctx context.Context, f *flight) error {
 	if err != nil {
 		return f.wrap(r.classify(err))
 	}
-	buf := r.buffers.Get().(*[]byte)
-	defer r.buffers.Put(buf)
+	buffers := r.buffersFor(length)
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
 	a := assembly{f: f, buf: *buf, pageSize: r.PageSize(), left: length}
 	empty := 0
 	for a.left > 0 {

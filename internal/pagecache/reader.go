@@ -24,7 +24,9 @@ type Reader struct {
 	panics  *panics.Guard
 	// inFlight accounts for the bytes of running reads.
 	inFlight *semaphore.Weighted
-	buffers  sync.Pool // of *[]byte, see buffer
+	// buffers has the buffers of bodies, by size: 32 KiB and the powers of two up to 256 KiB, at
+	// least a page. A read of few bytes does not hold a large one.
+	buffers [bufferSizes]sync.Pool // of *[]byte
 	// firstByte estimates the time to the first byte of reads of the bucket.
 	firstByte *quantile.Decaying
 	// published counts the flights that have ended. A page that was missing from the cache and is
@@ -64,9 +66,17 @@ func New(bucket Bucket, cache Cache, opts Options) *Reader {
 
 		firstByte: quantile.New(0.95, firstByteSamples),
 	}
-	size := max(bodyBufferSize, opts.PageSize)
-	r.buffers.New = func() any { b := make([]byte, size); return &b }
+	for i := range r.buffers {
+		size := max(minBodyBuffer<<i, opts.PageSize)
+		r.buffers[i].New = func() any { b := make([]byte, size); return &b }
+	}
 	return r
+}
+
+// buffersFor returns the pool of buffers for a body of length bytes.
+func (r *Reader) buffersFor(length int64) *sync.Pool {
+	i := bits.Len64(uint64(max(length-1, 0) / minBodyBuffer))
+	return &r.buffers[min(i, bufferSizes-1)]
 }
 
 // IgnoreSizes makes the reader trust Object.Size even if the answer to a read states another size.

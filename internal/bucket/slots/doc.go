@@ -1,10 +1,11 @@
 // Package slots bounds how many reads of the bucket run at once in the process.
 //
-// A Limiter has slots. Every read holds one while it runs, and waiting reads get theirs in the
-// order of their arrival. When the bucket asks for fewer requests (503 SlowDown, 429), the limit is
-// halved, at most once a second, because requests on their way were sent under the former limit.
-// Every answered request adds 1/limit. A round of as many answers as there are slots therefore adds
-// about one slot, up to the maximum.
+// A Limiter has slots. Every read holds one while it runs. Requests whose reads wait take turns,
+// one slot each, so that a large request does not delay a small one by all of its reads. When the
+// bucket asks for fewer requests (503 SlowDown, 429), the limit is halved, at most once a second,
+// because requests on their way were sent under the former limit. Every answered request adds
+// 1/limit. A round of as many answers as there are slots therefore adds about one slot, up to the
+// number at the start, and while reads wait up to the maximum.
 //
 // # Which callers acquire a slot
 //

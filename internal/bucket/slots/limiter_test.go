@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func (s *Limiter) state() [3]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return [3]int{int(s.limit), s.used, s.waiting.Len()}
+	return [3]int{int(s.limit), s.used, s.waiting}
 }
 
 func (s *Limiter) check(t *testing.T, limit, used, waiting int) {
@@ -64,6 +64,89 @@ func TestFirstComeFirstServed(t *testing.T) {
 		if !s.TryAcquire() || s.TryAcquire() {
 			t.Error("one slot was spare")
 		}
+	})
+}
+
+// TestOwnersTakeTurns: a request that waits with many reads delays another one by one read each.
+func TestOwnersTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Options{Max: 1})
+		if !s.TryAcquire() {
+			t.Fatal("no slot")
+		}
+		var order []string
+		ctx, cancel := context.WithCancel(t.Context())
+		for _, w := range []struct {
+			owner string
+			ctx   context.Context
+		}{
+			{"a1", t.Context()}, {"a2", t.Context()}, {"a3", t.Context()}, {"gone", ctx},
+			{"b1", t.Context()}, {"b2", ctx}, {"c1", t.Context()}, {"a4", t.Context()},
+		} {
+			go func() {
+				if err := s.AcquireFor(w.ctx, w.owner[0]); err == nil {
+					order = append(order, w.owner)
+				}
+			}()
+			synctest.Wait()
+		}
+		s.check(t, 1, 1, 8)
+		cancel()
+		synctest.Wait()
+		s.check(t, 1, 1, 6)
+		for range 6 {
+			s.Release()
+			synctest.Wait()
+		}
+		if want := []string{"a1", "b1", "c1", "a2", "a3", "a4"}; !slices.Equal(order, want) {
+			t.Errorf("served in the order %v, want %v", order, want)
+		}
+		s.Release()
+		s.check(t, 1, 0, 0)
+		if s.turns.Len() > 0 || len(s.owners) > 0 {
+			t.Errorf("%d turns and %d owners are left", s.turns.Len(), len(s.owners))
+		}
+	})
+}
+
+// TestGrowth: the limit grows above its start while reads wait, and not otherwise.
+func TestGrowth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Options{Max: 6, Start: 4})
+		for range 100 {
+			s.Answered()
+		}
+		s.check(t, 4, 0, 0)
+		for range 4 {
+			if !s.TryAcquire() {
+				t.Fatal("no slot")
+			}
+		}
+		for range 4 {
+			go func() {
+				if err := s.Acquire(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}()
+		}
+		synctest.Wait()
+		for range 5 {
+			s.Answered()
+		}
+		synctest.Wait()
+		s.check(t, 5, 5, 3)
+		for range 20 {
+			s.Answered()
+		}
+		synctest.Wait()
+		s.check(t, 6, 6, 2)
+		for range 8 {
+			s.Release()
+		}
+		synctest.Wait()
+		s.check(t, 6, 0, 0)
+		s.Throttled()
+		s.check(t, 4, 0, 0) // the least
 	})
 }
 
