@@ -19,6 +19,7 @@ import (
 	"go.yaml.in/yaml/v2"
 
 	"larder/internal/bucket/listing"
+	"larder/internal/bucket/slots"
 	"larder/internal/extent"
 	"larder/internal/redaction"
 	"larder/internal/telemetry"
@@ -57,6 +58,7 @@ func (c *client) connect(conf *Config) (objstore.Bucket, error) {
 	logger := telemetry.GoKit(c.logger, conf.hidden)
 	b, err := providers.NewBucketFromConfig(logger, &conf.BucketConfig, "larder",
 		func(rt http.RoundTripper) http.RoundTripper {
+			keepConnections(rt)
 			if rt = extent.Transport(rt); verify != nil {
 				rt = verify(rt)
 			}
@@ -70,6 +72,17 @@ func (c *client) connect(conf *Config) (objstore.Bucket, error) {
 		b = extent.Stating(b)
 	}
 	return b, nil
+}
+
+// keepConnections makes a transport with the default limits keep an idle connection for each read
+// that may run at once. With fewer, a burst of reads would open and close connections all the time.
+// Limits that an operator has set to another value stay.
+func keepConnections(rt http.RoundTripper) {
+	const byDefault = 100 // of objstore's clients
+	t, ok := rt.(*http.Transport)
+	if ok && t.MaxIdleConns == byDefault && t.MaxIdleConnsPerHost == byDefault {
+		t.MaxIdleConns, t.MaxIdleConnsPerHost = slots.DefaultMax, slots.DefaultMax
+	}
 }
 
 // tryTimeout bounds the listing that tests new credentials.

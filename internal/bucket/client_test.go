@@ -1,8 +1,11 @@
 package bucket
 
 import (
+	"net/http"
 	"slices"
 	"testing"
+
+	"larder/internal/bucket/slots"
 )
 
 // TestChangedKeys: all changes of a configuration are named, except those of credentials.
@@ -44,4 +47,17 @@ func TestChangedKeys(t *testing.T) {
 		"hedging_config",
 	)
 	f("{type: GCS, config: {bucket: blocks}}", "{type: COS, config: {bucket: blocks}}", "type")
+}
+
+// TestIdleConnectionsAreKept: default limits are raised to the reads that may run at once, limits
+// that an operator has set are not.
+func TestIdleConnectionsAreKept(t *testing.T) {
+	for set, want := range map[int]int{100: slots.DefaultMax, 20: 20, 0: 0} {
+		rt := &http.Transport{MaxIdleConns: set, MaxIdleConnsPerHost: set}
+		keepConnections(rt)
+		if rt.MaxIdleConns != want || rt.MaxIdleConnsPerHost != want {
+			t.Errorf("set to %d: %d and %d, want %d", set, rt.MaxIdleConns,
+				rt.MaxIdleConnsPerHost, want)
+		}
+	}
 }

@@ -9,8 +9,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+// DefaultMax is the default of Options.Max.
+const DefaultMax = 256
+
 const (
-	defaultMax   = 256
 	defaultStart = 96
 	defaultMin   = 4
 	// cutInterval is the shortest time between two reductions of the limit.
@@ -23,8 +25,7 @@ type Options struct {
 	// 256. A read that transfers has a buffer of 256 KiB, and a connection.
 	Max int
 	// Start is the number at the start. Default 96, at most Max. The limit grows from there if
-	// reads wait. That is below the 100 idle connections that the clients keep by default: a
-	// process that needs more opens and closes connections more often.
+	// reads wait.
 	Start int
 	// Min is the number that the limit never falls below. Default 4, at most Max. With fewer there
 	// are too few answers to notice that the bucket has recovered.
@@ -59,7 +60,7 @@ type queue struct {
 // New returns a limiter with all slots free.
 func New(o Options) *Limiter {
 	if o.Max <= 0 {
-		o.Max = defaultMax
+		o.Max = DefaultMax
 	}
 	if o.Min <= 0 {
 		o.Min = defaultMin
