@@ -106,7 +106,11 @@ func TestKeptLabelAnswers(t *testing.T) {
 	plain := startGateway(t, dir, gatewayOptions{
 		setBytes: -1, server: func(o *store.Options) { o.LabelAnswers = nil },
 	})
-	requests := labelRequests(rand.New(rand.NewPCG(1, 1)), metas, 150)
+	n := 150
+	if testing.Short() {
+		n = 30
+	}
+	requests := labelRequests(rand.New(rand.NewPCG(1, 1)), metas, n)
 	compare := func(when string) {
 		t.Helper()
 		for range 2 {
