@@ -172,12 +172,16 @@ func (t *Turn) Wait(ctx context.Context, n int64) error {
 	return t.acquire(ctx, l, n)
 }
 
-// TryReserve reserves n more bytes if they are free and no other request waits for bytes. It is for
-// look-ahead, which stops first when memory is short.
+// TryReserve reserves n more bytes if no other request waits for bytes, and if a quarter of the
+// allowance stays free. It is for look-ahead, which stops first when memory is short.
 func (t *Turn) TryReserve(n int64) bool {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()
-	if t.c.next(large) != nil || t.c.next(small) != nil {
+	c := t.c
+	if c.next(large) != nil || c.next(small) != nil {
+		return false
+	}
+	if n > c.total-c.total/4-c.reserved[small]-c.reserved[large] {
 		return false
 	}
 	return t.tryReserve(n)
