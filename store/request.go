@@ -167,7 +167,11 @@ func (r *request) Reserve(n int64) error {
 	if missing == 0 && n > 0 {
 		return nil
 	}
-	return r.turn.Reserve(missing)
+	err := r.turn.Reserve(missing)
+	if err != nil {
+		r.attempt.releaseSpare(n - missing)
+	}
+	return err
 }
 
 // Release makes n reserved bytes spare. The request keeps them until its end, because it may need

@@ -323,9 +323,9 @@ func TestReservation(t *testing.T) {
 			got  any
 			want any
 		}{
-			{"look-ahead", r.TryReserve(25), true},
+			{"look-ahead", r.TryReserve(10), true},
 			{"look-ahead into the last quarter", r.TryReserve(1), false},
-			{"go on into the last quarter", r.Reserve(5) == nil, true},
+			{"go on into the last quarter", r.Reserve(20) == nil, true},
 			{"grow into the small lane", r.TryReserve(1), false},
 			{"extend into the small lane", r.Reserve(1) == nil, false},
 			{"bytes", r.Bytes(), int64(80)},
@@ -352,7 +352,7 @@ func TestReservation(t *testing.T) {
 			want any
 		}{
 			{"bytes when all was given back", r.Bytes(), int64(0)},
-			{"grow again", r.TryReserve(5), true},
+			{"grow again", r.Reserve(5) == nil, true},
 		}...)
 		r.Close()
 		r.Close()
@@ -382,13 +382,13 @@ func TestReservation(t *testing.T) {
 // free, whatever they hold together. Bytes that a request needs may come from it.
 func TestLookAheadLeavesAQuarter(t *testing.T) {
 	a := smallAllowance(nil)
-	r, other := mustReserve(t, a, 30), mustReserve(t, a, 30)
+	r, other := mustReserve(t, a, 25), mustReserve(t, a, 25)
 	for _, s := range []struct {
 		what string
 		got  bool
 		want bool
 	}{
-		{"within three quarters", r.TryReserve(10), true},
+		{"within three quarters", r.TryReserve(5), true},
 		{"beyond them", other.TryReserve(6), false},
 		{"up to them", other.TryReserve(5), true},
 		{"one more byte", r.TryReserve(1), false},
@@ -399,7 +399,7 @@ func TestLookAheadLeavesAQuarter(t *testing.T) {
 		}
 	}
 	r.Close()
-	if !other.TryReserve(40) {
+	if !other.TryReserve(30) {
 		t.Error("no look-ahead although another request has released its bytes")
 	}
 	other.Close()
