@@ -99,8 +99,6 @@ type gatewayOptions struct {
 	chunkBytes int64
 	// postingsBytes bounds the cache of expanded postings.
 	postingsBytes int64
-	// oneAhead makes answers read their chunks in several rounds, between which tests interfere.
-	oneAhead bool
 	// remote is a cache outside of the process for pages and postings; nil for none.
 	remote   bytecache.Remote
 	pageSize int
@@ -159,7 +157,7 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 			}
 		},
 		Server: func(o *store.Options) {
-			o.Logger, o.OneAhead = opts.logger, opts.oneAhead
+			o.Logger = opts.logger
 			if opts.server != nil {
 				opts.server(o)
 			}

@@ -108,7 +108,6 @@ func TestAnAnswerContinuesAfterABlockWasReplaced(t *testing.T) {
 			g := startGateway(t, dir, gatewayOptions{
 				chunkBytes: -1,
 				indexBytes: -1,
-				oneAhead:   true,
 				logger:     slog.New(slog.NewTextHandler(&log, nil)),
 			})
 			req := wholeMetric(tc.batch)
@@ -238,9 +237,8 @@ func TestADownsampledBlockIsDeletedBeforeItsSuccessor(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := wholeBlock(t, tc.series)
-			g := startGateway(t, dir, gatewayOptions{
-				chunkBytes: -1, indexBytes: -1, oneAhead: true, refreshEvery: time.Millisecond,
-			})
+			g := startGateway(t, dir,
+				gatewayOptions{chunkBytes: -1, indexBytes: -1, refreshEvery: time.Millisecond})
 			raw, req := g.Catalog.View().Blocks[0].ID, wholeMetric(64)
 			want, err := g.query(t.Context(), req)
 			if err != nil {

@@ -167,11 +167,7 @@ func (r *request) Reserve(n int64) error {
 	if missing == 0 && n > 0 {
 		return nil
 	}
-	err := r.turn.Reserve(missing)
-	if err != nil {
-		r.attempt.releaseSpare(n - missing)
-	}
-	return err
+	return r.turn.Reserve(missing)
 }
 
 // Release makes n reserved bytes spare. The request keeps them until its end, because it may need

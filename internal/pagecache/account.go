@@ -39,11 +39,6 @@ type Account struct {
 	Waited atomic.Int64
 }
 
-// Missed reports whether some pages were not in memory.
-func (a *Account) Missed() bool {
-	return a.Requests.Load() > 0 || a.Coalesced.Load() > 0 || a.RemoteHits.Load() > 0
-}
-
 // MoveTo moves the counts of a to b. It does not call Spend.
 func (a *Account) MoveTo(b *Account) {
 	from, to := a.counts(), b.counts()

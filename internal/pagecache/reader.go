@@ -247,13 +247,6 @@ func (r *Reader) cached(obj Object, no int64) ([]byte, bool) {
 	return b, true
 }
 
-// InMemory reports whether the page at off is in the cache's memory. It is for callers that plan
-// ahead: the page may be evicted before it is fetched.
-func (r *Reader) InMemory(obj Object, off int64) bool {
-	_, ok := r.cached(r.named(obj), off>>r.shift)
-	return ok
-}
-
 // fits reports whether a cached value has the length of the page. It drops a value that was kept
 // under another size of the object.
 func (r *Reader) fits(obj Object, no int64, b []byte) bool {

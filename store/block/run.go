@@ -137,11 +137,15 @@ func (m *runMeter) add(off int64) (end int64, empty bool) {
 	return end, false
 }
 
-// runSpans returns where the entries of the next n postings lie: as many as are expected to fill
-// the given bytes, or bytes of pages.
-func (s *Stream) runSpans(version int, bytes, pages int64) (spans []pagecache.Span, n int) {
+// startRun starts to read the entries of the next postings, as many as are expected to fill
+// runBytes.
+func (s *Stream) startRun() *run {
+	version := s.plan.header.IndexVersion()
+	var spans []pagecache.Span
 	m := runMeter{page: s.indexPage, entry: s.entrySize, end: s.seriesEnd}
-	for ; n < len(s.refs) && m.bytes < bytes && (n == 0 || m.pages*m.page < pages); n++ {
+	maxPages := min(maxRunPages*s.opts.RunBytes, max(maxRunPages*s.runBytes, firstRunPages))
+	n := 0
+	for ; n < len(s.refs) && m.bytes < s.runBytes && (n == 0 || m.pages*m.page < maxPages); n++ {
 		off := tsdbfmt.SeriesOffset(version, s.refs[n])
 		end, empty := m.add(off)
 		if empty {
@@ -152,22 +156,6 @@ func (s *Stream) runSpans(version int, bytes, pages int64) (spans []pagecache.Sp
 			continue
 		}
 		spans = append(spans, pagecache.Span{Off: off, End: end})
-	}
-	return spans, n
-}
-
-// startRun starts to read the entries of the next postings: of all, if the plan is small, or as
-// many as are expected to fill runBytes.
-func (s *Stream) startRun() *run {
-	version := s.plan.header.IndexVersion()
-	var spans []pagecache.Span
-	n := 0
-	if len(s.refs) == len(s.plan.refs) && s.plan.oneRun(s.opts.RunBytes) {
-		spans, n = s.runSpans(version, 2*s.opts.RunBytes, 2*maxRunPages*s.opts.RunBytes)
-	}
-	if n < len(s.refs) {
-		pages := min(maxRunPages*s.opts.RunBytes, max(maxRunPages*s.runBytes, firstRunPages))
-		spans, n = s.runSpans(version, s.runBytes, pages)
 	}
 	r := &run{refs: s.refs[:n:n], end: s.seriesEnd, done: make(chan struct{})}
 	if s.refs = s.refs[n:]; len(s.refs) > 0 {
