@@ -100,7 +100,7 @@ type labelBlock struct {
 	header  *indexheader.Header
 	release func()
 	// size estimates what the answer takes: three lists for a header (of the block, of the union,
-	// and what they become), a set and two lists for a plan.
+	// and what they become), a set for a plan. The cost of a set includes the list that it becomes.
 	size int64
 
 	// What the block takes of the limits, and what was read of it.
@@ -347,8 +347,7 @@ func (s *Server) openBlocks(r *request, q *labelQuery, what question, asked []*l
 			}
 			if h := a.plan.Header(); h != nil {
 				count, length := what.expect(ctx, h, a.plan.Postings())
-				each := stringSetCost(length) + 2*int64(storepb.StringSize(length))
-				a.size = each * int64(count)
+				a.size = stringSetCost(length) * int64(count)
 			}
 			return nil
 		})
