@@ -108,7 +108,7 @@ type labelBlock struct {
 	postings, entries                pagecache.Account
 }
 
-// account returns acct, charged to the limits of of and counted in bytes.
+// charged returns acct, which charges the account of the request and adds to bytes.
 func charged(acct, of *pagecache.Account, bytes *atomic.Int64) *pagecache.Account {
 	spend := of.Spend
 	acct.Of = of
