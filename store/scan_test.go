@@ -10,6 +10,8 @@ import (
 
 	"larder/benchmarks/dataset"
 	"larder/indexcache"
+	"larder/internal/bucket/cost"
+	"larder/internal/pagecache"
 	"larder/store"
 	"larder/store/storepb"
 )
@@ -51,6 +53,9 @@ func TestAScanKeepsWhatDashboardsRead(t *testing.T) {
 		var index *indexcache.Cache
 		g := startGateway(t, dir, gatewayOptions{
 			chunkBytes: allowance, indexBytes: 6 << 20, postingsBytes: 416 << 10, setBytes: 9 << 20,
+			// Requests are free, so that no cached page is read along with an evicted one: the
+			// bytes that are read again are those that were evicted.
+			pages:  pagecache.Options{Costs: cost.Fixed(cost.Model{PerRequest: -1})},
 			server: func(o *store.Options) { index = o.Blocks.Index.(*indexcache.Cache) },
 		})
 		ask := func(req *storepb.SeriesRequest) {
