@@ -25,6 +25,13 @@ type labelQuery struct {
 	limit         int
 }
 
+// asked returns what the request asks for. label is that of a LabelValues request.
+func (q *labelQuery) asked(label string) asked {
+	return asked{
+		matchers: q.matchers, minT: q.minT, maxT: q.maxT, label: label, limit: int64(q.limit),
+	}
+}
+
 // labelsMessage is what a LabelNamesRequest and a LabelValuesRequest have in common.
 type labelsMessage interface {
 	proto.Message
@@ -75,7 +82,7 @@ func (s *Server) LabelNames(
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
-	r := s.newRequest(ctx, "LabelNames")
+	r := s.newRequest(ctx, "LabelNames", q.asked(""))
 	defer r.finish()
 
 	answer, err := s.answerLabels(r, q, &namesQuestion{query: q})
@@ -108,7 +115,7 @@ func (s *Server) LabelValues(
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
-	r := s.newRequest(ctx, "LabelValues")
+	r := s.newRequest(ctx, "LabelValues", q.asked(req.Label))
 	defer r.finish()
 
 	answer, err := s.answerLabels(r, q, &valuesQuestion{query: q, label: req.Label})

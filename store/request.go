@@ -6,11 +6,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"larder/internal/pagecache"
+	"larder/internal/requestlog"
 	"larder/store/admission"
 	"larder/store/block"
 	"larder/store/postings"
@@ -41,6 +41,7 @@ type request struct {
 	ctx    context.Context
 	method string
 	tenant string // as limits and turns know it
+	asked  asked
 	start  time.Time
 	turn   *admission.Turn // nil before enter
 
@@ -50,6 +51,7 @@ type request struct {
 	firstFrame                        time.Duration
 	attempt                           attempt
 	replans, reshapes                 int // attempts by cause: see mayRepeat
+	requeues                          int // attempts that followed a wait for more bytes
 
 	// INVARIANT: only the goroutine of the handler writes the fields that follow.
 	blocksQueried int
@@ -65,12 +67,13 @@ type request struct {
 	succeeded     bool
 }
 
-func (s *Server) newRequest(ctx context.Context, method string) *request {
+func (s *Server) newRequest(ctx context.Context, method string, what asked) *request {
 	r := &request{
 		server: s, ctx: ctx, method: method,
-		tenant: admission.TenantName(admission.TenantOf(ctx)), start: time.Now(),
+		tenant: admission.TenantName(admission.TenantOf(ctx)), asked: what, start: time.Now(),
 	}
 	r.limit()
+	requestlog.Describe(ctx, r.describe)
 	return r
 }
 
@@ -143,6 +146,7 @@ func (r *request) answer(try func() error) error {
 			return err
 		}
 		r.server.metrics.requeued.WithLabelValues(r.method).Inc()
+		r.requeues++
 		r.attempt.raise(must)
 		r.nextAttempt()
 		err = r.stage(stageGate, "store_query_gate_ismyturn", func(ctx context.Context) error {
@@ -209,27 +213,7 @@ func (r *request) finish() {
 		r.server.metrics.observe(r, label)
 	})
 	if sp := trace.SpanFromContext(r.ctx); sp.IsRecording() {
-		attrs := []attribute.KeyValue{
-			attribute.String("larder.tenant", r.tenant),
-			attribute.Int("larder.blocks", r.blocksQueried),
-			attribute.Int("larder.blocks.series_sets", r.setBlocks),
-			attribute.Int64("larder.postings", r.postingsCount),
-			attribute.Int64("larder.series.sent", r.sent.Series),
-			attribute.Int64("larder.series.sorted", r.decoded.SortedSeries),
-			attribute.Int64("larder.chunks.sent", r.sent.Chunks),
-			attribute.Int64("larder.bytes.sent", r.sent.Bytes),
-		}
-		for _, k := range r.kinds() {
-			attrs = append(attrs,
-				attribute.Int64("larder."+k.name+".bytes.touched", k.acct.TouchedBytes.Load()),
-				attribute.Int64("larder."+k.name+".bytes.fetched", k.acct.FetchedBytes.Load()),
-				attribute.Int64("larder."+k.name+".requests", k.acct.Requests.Load()))
-		}
-		for i, name := range stageNames {
-			d := time.Duration(r.stages[i].Load())
-			attrs = append(attrs, attribute.Float64("larder.stage."+name+".seconds", d.Seconds()))
-		}
-		sp.SetAttributes(attrs...)
+		sp.SetAttributes(r.attributes()...)
 	}
 }
 

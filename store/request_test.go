@@ -19,7 +19,7 @@ func TestARequestUsesWhatItWaitedFor(t *testing.T) {
 		metrics:   newMetrics(nil, nil),
 		tracer:    noop.NewTracerProvider().Tracer(""),
 	}
-	r := s.newRequest(t.Context(), methodSeries)
+	r := s.newRequest(t.Context(), methodSeries, asked{})
 	defer r.finish()
 	if err := r.enter(admission.LabelRequest); err != nil {
 		t.Fatal(err)

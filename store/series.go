@@ -79,7 +79,10 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 	if err := s.ready(); err != nil {
 		return err
 	}
-	r := s.newRequest(stream.Context(), methodSeries)
+	r := s.newRequest(stream.Context(), methodSeries, asked{
+		matchers: q.matchers, minT: q.minT, maxT: q.maxT, resolution: req.MaxResolutionWindow,
+		skipChunks: req.SkipChunks, limit: req.Limit,
+	})
 	s.metrics.pending.Inc()
 	defer s.metrics.pending.Dec()
 	defer r.finish()

@@ -130,8 +130,9 @@ func (g *gateway) serve(reg *prometheus.Registry) (err error) {
 	s := g.backend.services()
 	intake.BoundDecompression(s.messages, gzip.Name, storepb.SnappyName)
 	s.info = infoWhenReady{s.info, g.probe.Ready}
-	g.requests = requestlog.New(g.conf.requestLog.parsed, requestLogOptions(g.logger))
-	if g.rpc, err = newRPCServer(g.conf.grpc, s, g.requests, g.logger, reg, g.tracing); err != nil {
+	logs := g.conf.requestLog.options(g.logger)
+	g.requests = requestlog.New(g.conf.requestLog.parsed, logs)
+	if g.rpc, err = newRPCServer(g.conf.grpc, s, g.requests, logs, reg, g.tracing); err != nil {
 		return err
 	}
 	connections := inbound.NewMetrics(reg)

@@ -30,7 +30,6 @@ import (
 	"larder/internal/panics"
 	"larder/internal/requestlog"
 	"larder/internal/telemetry"
-	"larder/store/admission"
 	"larder/store/storepb"
 )
 
@@ -148,7 +147,7 @@ type services struct {
 
 // newRPCServer returns the server, which does not serve yet. Call it once for each reg.
 func newRPCServer(
-	conf grpcConfig, s services, requests *requestlog.Log, logger *slog.Logger,
+	conf grpcConfig, s services, requests *requestlog.Log, logs requestlog.Options,
 	reg prometheus.Registerer, tracing *telemetry.Tracing,
 ) (*rpcServer, error) {
 	metrics := grpcprom.NewServerMetrics(
@@ -173,7 +172,7 @@ func newRPCServer(
 	if tracing.Enabled {
 		exemplar = append(exemplar, grpcprom.WithExemplarFromContext(traceIDs))
 	}
-	guard := panics.New("grpc", logger, reg)
+	guard := panics.New("grpc", logs.Logger, reg)
 	recovered := recovery.WithRecoveryHandlerContext(func(ctx context.Context, p any) error {
 		counted.Inc()
 		return status.Error(
@@ -184,7 +183,7 @@ func newRPCServer(
 		MaxPerClient: orNone(conf.maxRequestsPerClient), Shares: conf.shares,
 		HalfReceived: s.incomplete, Unsent: s.unsent,
 	})
-	failures := requestlog.NewFailures(requestLogOptions(logger))
+	outcomes := requestlog.NewOutcomes(logs)
 	opts := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(storepb.Codec()),
 		grpc.MaxSendMsgSize(math.MaxInt32),
@@ -206,11 +205,11 @@ func newRPCServer(
 		// wraps all of them.
 		grpc.ChainUnaryInterceptor(
 			open.Unary, requestlog.IDUnary, metrics.UnaryServerInterceptor(exemplar...),
-			requests.Unary, failures.Unary, recovery.UnaryServerInterceptor(recovered),
+			requests.Unary, outcomes.Unary, recovery.UnaryServerInterceptor(recovered),
 		),
 		grpc.ChainStreamInterceptor(
 			open.Stream, requestlog.IDStream, metrics.StreamServerInterceptor(exemplar...),
-			requests.Stream, failures.Stream, recovery.StreamServerInterceptor(recovered),
+			requests.Stream, outcomes.Stream, recovery.StreamServerInterceptor(recovered),
 		),
 	}
 	opts = append(opts, grpc.KeepaliveParams(keepalive.ServerParameters{
@@ -282,11 +281,6 @@ func (s *rpcServer) stop(grace time.Duration, logger *slog.Logger) {
 	})
 	defer hard.Stop()
 	s.GracefulStop()
-}
-
-// requestLogOptions returns the options of all loggers of requests.
-func requestLogOptions(logger *slog.Logger) requestlog.Options {
-	return requestlog.Options{Logger: logger, Tenant: admission.TenantOf}
 }
 
 func traceIDs(ctx context.Context) prometheus.Labels {

@@ -91,10 +91,11 @@ func startRPC(
 		served: make(chan error, 1),
 	}
 	f.logger = slog.New(slog.NewTextHandler(f.log, nil))
-	requests := requestlog.New(nil, requestLogOptions(f.logger))
+	logs := (&requestLogConfig{}).options(f.logger)
+	requests := requestlog.New(nil, logs)
 	var err error
 	s := services{store: store, info: store, messages: intake.NewAccount(0, f.reg)}
-	if f.srv, err = newRPCServer(conf, s, requests, f.logger, f.reg, tracing); err != nil {
+	if f.srv, err = newRPCServer(conf, s, requests, logs, f.reg, tracing); err != nil {
 		t.Fatal(err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -60,9 +60,10 @@ func serveAnswers(t *testing.T, size int, bounds services) *answering {
 	}
 	logger := slog.New(slog.NewTextHandler(s.log, nil))
 	bounds.store, bounds.info, bounds.messages = s, storepb.UnimplementedInfoServer{}, s.messages
-	requests := requestlog.New(nil, requestLogOptions(logger))
+	logs := (&requestLogConfig{}).options(logger)
+	requests := requestlog.New(nil, logs)
 	conf := grpcConfig{reflection: true}
-	srv, err := newRPCServer(conf, bounds, requests, logger, s.reg, noTracing(t))
+	srv, err := newRPCServer(conf, bounds, requests, logs, s.reg, noTracing(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,10 @@
 // Package requestlog logs the beginning and the end of gRPC and HTTP requests.
 //
-// --request.logging-config, which is Thanos's, decides which requests a Log logs. Failures logs
-// failed gRPC requests whatever that configuration says. IDUnary and IDStream give each gRPC
-// request an id that appears in all of its lines. cmd/larder installs the interceptors and the HTTP
-// middleware.
+// --request.logging-config, which is Thanos's, decides which requests a Log logs. Outcomes logs
+// gRPC requests that failed or were slow, whatever that configuration says. IDUnary and IDStream
+// give each gRPC request an id that appears in all of its lines. A handler describes its request
+// with Describe: what was asked, and what it took. cmd/larder installs the interceptors and the
+// HTTP middleware.
 //
 // # Format
 //
@@ -20,5 +21,5 @@
 // # Locks
 //
 // A Log keeps its Config, which is immutable, behind an atomic pointer. Set replaces it; running
-// requests finish with the previous one. Failures.mu guards the counts of recent failures.
+// requests finish with the previous one. Outcomes.mu guards the counts of recent lines.
 package requestlog

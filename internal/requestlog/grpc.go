@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
 	"go.opentelemetry.io/otel/trace"
@@ -12,9 +13,11 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// Options configures a Log and Failures. Only Logger is required.
+// Options configures a Log and Outcomes. Only Logger is required.
 type Options struct {
 	Logger *slog.Logger
+	// Slow is the duration from which Outcomes logs a request that succeeded. Default 0: never.
+	Slow time.Duration
 	// Tenant returns the tenant of the gRPC request of ctx. nil omits the tenant.
 	Tenant func(ctx context.Context) string
 }

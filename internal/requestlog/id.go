@@ -20,12 +20,37 @@ const (
 	maxErrorBytes = 4096
 )
 
-type idContext struct{}
+type identityContext struct{}
+
+// identity is what lines say about a gRPC request. The goroutine of its handler alone uses it.
+type identity struct {
+	id       string
+	describe func() []any // nil until the handler calls Describe
+}
 
 // ID returns the id of the gRPC request of ctx, "" if there is none.
 func ID(ctx context.Context) string {
-	id, _ := ctx.Value(idContext{}).(string)
-	return id
+	if i, ok := ctx.Value(identityContext{}).(*identity); ok {
+		return i.id
+	}
+	return ""
+}
+
+// Describe makes Outcomes add the result of describe, alternating keys and values, to the line of
+// the gRPC request of ctx. Outcomes calls describe at most once, after the handler has returned.
+// Call Describe from the goroutine of the handler. Without an id in ctx it has no effect.
+func Describe(ctx context.Context, describe func() []any) {
+	if i, ok := ctx.Value(identityContext{}).(*identity); ok {
+		i.describe = describe
+	}
+}
+
+// described returns what the handler has passed to Describe, nil if nothing.
+func described(ctx context.Context) func() []any {
+	if i, ok := ctx.Value(identityContext{}).(*identity); ok {
+		return i.describe
+	}
+	return nil
 }
 
 // withID adds the id that the client has sent, or a new one.
@@ -37,7 +62,7 @@ func withID(ctx context.Context) context.Context {
 	if id == "" {
 		id = ulid.Make().String()
 	}
-	return context.WithValue(ctx, idContext{}, id)
+	return context.WithValue(ctx, identityContext{}, &identity{id: id})
 }
 
 // bounded truncates a text from a client to most bytes and makes it valid UTF-8.

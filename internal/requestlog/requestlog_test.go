@@ -87,13 +87,13 @@ func serve(t *testing.T, conf *Config, l *lines, ask func(context.Context, healt
 	o := Options{Logger: l.logger(), Tenant: func(ctx context.Context) string {
 		return strings.Join(metadata.ValueFromIncomingContext(ctx, "thanos-tenant"), ",")
 	}}
-	requests, failures := New(conf, o), NewFailures(o)
+	requests, outcomes := New(conf, o), NewOutcomes(o)
 	srv := grpc.NewServer(
 		grpc.WaitForHandlers(true),
 		grpc.ChainUnaryInterceptor(
-			IDUnary, requests.Unary, failures.Unary,
+			IDUnary, requests.Unary, outcomes.Unary,
 		),
-		grpc.ChainStreamInterceptor(IDStream, requests.Stream, failures.Stream),
+		grpc.ChainStreamInterceptor(IDStream, requests.Stream, outcomes.Stream),
 	)
 	healthpb.RegisterHealthServer(srv, health{})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -354,10 +354,10 @@ func TestHTTPLinesAreBounded(t *testing.T) {
 func TestFailuresDoNotFloodTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l lines
-		f := NewFailures(Options{Logger: l.logger()})
+		f := NewOutcomes(Options{Logger: l.logger()})
 		fail := func(n int, method string, code codes.Code) []map[string]any {
 			for range n {
-				f.log(t.Context(), method, status.Error(code, "no"))
+				f.log(t.Context(), method, 0, status.Error(code, "no"))
 			}
 			return l.take(t)
 		}
@@ -371,7 +371,7 @@ func TestFailuresDoNotFloodTheLog(t *testing.T) {
 		if got := len(fail(100, "/a/b", codes.InvalidArgument)); got != 100 {
 			t.Errorf("got %d lines at debug, want all 100", got)
 		}
-		time.Sleep(failureInterval)
+		time.Sleep(outcomeInterval)
 		got := fail(2, "/a/b", codes.Aborted)
 		if len(got) != 2 {
 			t.Fatalf("got %d lines in the next interval, want 2", len(got))
@@ -384,4 +384,48 @@ func TestFailuresDoNotFloodTheLog(t *testing.T) {
 			t.Errorf("suppressed lines are counted twice: %v", got[1])
 		}
 	})
+}
+
+// TestSlowRequests checks that a request that took as long as Options.Slow is logged with what its
+// handler described, and that lines are limited.
+func TestSlowRequests(t *testing.T) {
+	var l lines
+	o := NewOutcomes(Options{Logger: l.logger(), Slow: time.Second})
+	ask := func(d time.Duration, err error, describe func() []any) []map[string]any {
+		ctx := withID(t.Context())
+		if describe != nil {
+			Describe(ctx, describe)
+		}
+		o.log(ctx, "/a/b", d, err)
+		return l.take(t)
+	}
+	matchers := func() []any { return []any{"matchers", `{job="bread"}`} }
+	never := func() []any { t.Error("described without a line"); return nil }
+	if got := ask(time.Second-1, nil, never); len(got) > 0 {
+		t.Errorf("a fast request is logged: %v", got)
+	}
+	if got := ask(time.Hour, nil, nil); len(got) > 0 {
+		t.Errorf("a request that is not for data is logged: %v", got)
+	}
+	got := ask(time.Second, nil, matchers)
+	if len(got) != 1 {
+		t.Fatalf("got %d lines for a slow request: %v", len(got), got)
+	}
+	has(t, got[0], map[string]string{
+		"msg": "slow request", "level": "INFO", "method": "/a/b", "requestID": "*",
+		"duration": "1e+09", "matchers": `{job="bread"}`,
+	})
+	got = ask(time.Hour, status.Error(codes.Aborted, "no"), matchers)
+	if len(got) != 1 {
+		t.Fatalf("got %d lines for a slow failure: %v", len(got), got)
+	}
+	has(t, got[0], map[string]string{
+		"msg": "request failed", "code": "Aborted", "matchers": `{job="bread"}`,
+	})
+	for range slowBurst {
+		got = append(got, ask(time.Second, nil, matchers)...)
+	}
+	if len(got) != slowBurst {
+		t.Errorf("got %d lines for slow requests, want %d", len(got), slowBurst)
+	}
 }

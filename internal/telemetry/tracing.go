@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/prometheus/common/version"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
@@ -102,7 +103,6 @@ func NewTracing(ctx context.Context, conf []byte) (*Tracing, error) {
 		name = "larder"
 	}
 	attrs = append(attrs, attribute.String("service.name", name))
-	// the later one wins
 	res := []resource.Option{resource.WithFromEnv(), resource.WithAttributes(attrs...)}
 	t, err := newTracing(ctx, exporter, res, sdktrace.WithSampler(sampler))
 	if err == nil {
@@ -155,11 +155,26 @@ func newTracing(
 	ctx context.Context, exporter sdktrace.SpanExporter, resOpts []resource.Option,
 	sdkOpts ...sdktrace.TracerProviderOption,
 ) (*Tracing, error) {
-	res, err := resource.New(ctx, append(resOpts, resource.WithTelemetrySDK())...)
+	opts := []resource.Option{resource.WithTelemetrySDK(), resource.WithAttributes(instance()...)}
+	res, err := resource.New(ctx, append(opts, resOpts...)...) // the later one wins
 	if err != nil {
 		return nil, fmt.Errorf("resource attributes: %w", sdkVariables().Error(err))
 	}
 	sdk := sdktrace.NewTracerProvider(
 		append(sdkOpts, sdktrace.WithBatcher(exporter), sdktrace.WithResource(res))...)
 	return &Tracing{Provider: sdk, Enabled: true, sdk: sdk}, nil
+}
+
+// instance returns the attributes that tell this process from others: its version, and its host
+// name, which is the name of the pod in Kubernetes, with its process id.
+func instance() []attribute.KeyValue {
+	var attrs []attribute.KeyValue
+	if version.Version != "" {
+		attrs = append(attrs, attribute.String("service.version", version.Version))
+	}
+	if host, err := os.Hostname(); err == nil {
+		attrs = append(attrs,
+			attribute.String("service.instance.id", fmt.Sprintf("%s-%d", host, os.Getpid())))
+	}
+	return attrs
 }

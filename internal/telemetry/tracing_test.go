@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -60,6 +61,13 @@ func startSink(t *testing.T) (addr string, s *sink) {
 // received.
 func sendOne(t *testing.T, tr *Tracing, s *sink) (service, span string) {
 	t.Helper()
+	resource, span := sendSpan(t, tr, s)
+	return resource["service.name"], span
+}
+
+// sendSpan is sendOne, for all attributes of the resource.
+func sendSpan(t *testing.T, tr *Tracing, s *sink) (resource map[string]string, span string) {
+	t.Helper()
 	if !tr.Enabled {
 		t.Fatal("tracing is not enabled")
 	}
@@ -69,12 +77,11 @@ func sendOne(t *testing.T, tr *Tracing, s *sink) (service, span string) {
 		t.Fatal(err)
 	}
 	r := (<-s.got).ResourceSpans[0]
+	resource = map[string]string{}
 	for _, a := range r.Resource.Attributes {
-		if a.Key == "service.name" {
-			service = a.Value.GetStringValue()
-		}
+		resource[a.Key] = a.Value.GetStringValue()
 	}
-	return service, r.ScopeSpans[0].Spans[0].Name
+	return resource, r.ScopeSpans[0].Spans[0].Name
 }
 
 func TestTracingFromYAML(t *testing.T) {
@@ -116,6 +123,29 @@ func TestTracingFromEnvironment(t *testing.T) {
 	t.Setenv("OTEL_SDK_DISABLED", "true")
 	if tr, err := NewTracing(t.Context(), nil); err != nil || tr.Enabled {
 		t.Errorf("disabled SDK: got %+v, %v", tr, err)
+	}
+}
+
+// TestInstance checks that the resource names this process unless the configuration does.
+func TestInstance(t *testing.T) {
+	addr, s := startSink(t)
+	conf := "{type: OTLP, config: {endpoint: '" + addr + "', insecure: true%s}}"
+	tr, err := NewTracing(t.Context(), fmt.Appendf(nil, conf, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resource, _ := sendSpan(t, tr, s)
+	if id := resource["service.instance.id"]; !strings.HasSuffix(id, fmt.Sprint("-", os.Getpid())) {
+		t.Errorf("got the instance %q", id)
+	}
+	tr, err = NewTracing(t.Context(), fmt.Appendf(nil, conf,
+		", resource_attributes: {service.instance.id: shelf-1, service.version: v1}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resource, _ = sendSpan(t, tr, s)
+	if resource["service.instance.id"] != "shelf-1" || resource["service.version"] != "v1" {
+		t.Errorf("configured attributes: got %v", resource)
 	}
 }
 
