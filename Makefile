@@ -15,7 +15,7 @@ LDFLAGS   = -s -w \
 	-X github.com/prometheus/common/version.Branch=$(BRANCH)
 
 .PHONY: help setup demo build test check unit race fuzz chaos attack interop interop-short
-.PHONY: compare trips memory-bound bench lint vulncheck proto image
+.PHONY: compare trips memory-bound bench lint vulncheck proto image manifests
 
 help: ## List the commands.
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,7 @@ check: ## Check the format of Go files, and run go vet.
 	$(GO) vet ./...
 	cd interop && $(GO) vet -tags slicelabels ./...
 	cd interop/servers && $(GO) vet ./...
+	cd interop/chart && $(GO) vet ./...
 
 # A test fails if memcached, strace or root (to mount file systems) is missing. With LARDER_LONG=1,
 # tests that kill a process at some of its writes do so at all of them.
@@ -69,16 +70,18 @@ ATTACK   ?=
 attack: ## Attack a process with 1 GiB by hostile clients, buckets, pages and users.
 	$(GO) run ./benchmarks/attack $(ATTACK)
 
-# interop/ is a module of its own, see interop/go.mod. A test fails if a program that it needs is
-# missing. The short form is part of `make test`.
+# interop/ is a module of its own, see interop/go.mod; so are interop/servers and interop/chart. A
+# test fails if a program that it needs is missing. The short form is part of `make test`.
 interop-short: interop/servers/node_modules ## Test with Thanos, Prometheus and object stores.
 	cd interop && INTEROP_REQUIRE=1 $(GO) test -tags slicelabels -timeout 20m ./...
+	cd interop/chart && $(GO) test -timeout 10m ./...
 
 # Takes about twenty minutes on two cores.
 interop: interop/servers/node_modules ## Run the long form, and print which systems were tested.
 	cd interop && INTEROP_REQUIRE=1 INTEROP_FULL=1 \
 	  $(GO) test -tags slicelabels -timeout 120m -count=1 -json ./... | \
 	  $(GO) run -tags slicelabels ./cmd/table
+	cd interop/chart && $(GO) test -timeout 10m -count=1 ./...
 
 # See docs/performance.md. The first run generates the data sets. One row in a minute:
 # make compare COMPARE='--queries=Q1 --modes=fs --starts=false'. List the rows:
@@ -97,6 +100,10 @@ trips: ## Write the table of what cold queries ask of the bucket, benchmarks/tri
 interop/servers/node_modules: interop/servers/package-lock.json
 	npm ci --prefix interop/servers --no-audit --no-fund --ignore-scripts
 	touch $@
+
+# The test fails if the files differ from what the chart renders.
+manifests: ## Render deploy/manifests from the Helm chart.
+	cd interop/chart && CHART_REWRITE=1 $(GO) test -count=1 -run TestManifests .
 
 # Takes about five minutes on two cores.
 memory-bound: ## Request a block of a million series 64 times at once, within 1 GiB.
