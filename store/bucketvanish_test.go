@@ -244,7 +244,7 @@ func TestABlockVanishesBetweenFrames(t *testing.T) {
 			}
 			synctest.Test(t, func(t *testing.T) {
 				faults := faultstore.New(1)
-				opts := gatewayOptions{chunkBytes: -1, indexBytes: -1}
+				opts := gatewayOptions{chunkBytes: -1, indexBytes: -1, oneAhead: true}
 				opts.wrap = func(b objstore.Bucket) objstore.Bucket {
 					return faultstore.Wrap(b, faults)
 				}

@@ -3,8 +3,13 @@
 // A Series request waits for its turn, chooses blocks from the catalog's view and finds their
 // postings concurrently. It reserves the bytes that it will need, and streams. Streams decode
 // series in the final order of labels, a loser tree merges them, and windows of merged series have
-// their chunks fetched together. While one window is sent, the next one is fetched. Label requests
-// use the same streams without chunks.
+// their chunks fetched together. While one window is sent, the next ones are fetched. Label
+// requests use the same streams without chunks.
+//
+// Reads of one phase start together, because each dependent read costs the bucket's first byte. A
+// small plan reads all its series entries in one run. If the first chunks are not in memory, the
+// first window has all chunks of an answer of up to 8 MiB. A larger one has as many windows in
+// flight as its client needs in order not to wait for the bucket.
 //
 // # Where a Series request goes
 //
@@ -14,6 +19,7 @@
 //   - attempt.go holds what one attempt knows from those before it: a state, and the transitions.
 //   - plan.go chooses the blocks and finds their postings.
 //   - estimate.go says how many bytes to reserve before the first frame.
+//   - concurrency.go says how many blocks are read concurrently.
 //   - pipeline.go starts the streams, fills windows and sends them. merge.go has the loser tree,
 //     window.go a window, encode.go the chunks that a client gets.
 //   - resume.go maps blocks to their replacements, and asks the bucket whether a block was deleted
@@ -42,11 +48,13 @@
 //
 // # What a request may hold
 //
-// Postings, two runs of index pages and a few segments for each block, two windows and two frames.
+// Postings, two runs of index pages and a few segments for each block, its windows and two frames.
 // A request reserves the estimate of these, with one window, before its first frame (package
-// admission). After that it never waits for memory while it holds any: it reserves larger windows
-// and the second one only if their bytes are free. stalls ends a request whose client stops
-// reading, because the request holds its bytes for as long as its client reads.
+// admission). After that it never waits for memory while it holds any: it reserves larger windows,
+// up to 7 more of them, and goroutines for more than 32 blocks at a time, only if their bytes are
+// free. A window that must exceed its bytes gets those of the other windows if no others are free.
+// stalls ends a request whose client stops reading, because the request holds its bytes for as long
+// as its client reads.
 //
 // The message of a request, and what its expressions compile to, are in an account of their own,
 // from before its turn until its end. A request that does not fit there is rejected. Expressions

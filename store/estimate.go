@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"slices"
 
 	"larder/store/block"
@@ -24,35 +25,76 @@ func streamBytes(n int) int64 {
 // segments. Streams release some of these before their first segment. Only streams that start
 // concurrently need those at the same time.
 func planBytes(plans []*block.Plan) int64 {
-	run := streamBytes(len(plans))
-	total, passing := int64(0), make([]int64, len(plans))
-	for i, p := range plans {
-		passing[i] = p.PassingBytes(run)
-		total += p.StreamBytes(run) - passing[i]
+	run, total := streamBytes(len(plans)), int64(0)
+	for _, p := range plans {
+		total += p.StreamBytes(run) - p.PassingBytes(run)
 	}
-	slices.Sort(passing)
-	for _, n := range passing[max(len(passing)-blockConcurrency, 0):] {
-		total += n
-	}
-	return total
+	return total + passingBytes(plans, 0, minBlocks)
 }
 
-// windowBytes returns how many bytes a request reserves for its first window. It is less than
-// minWindowBytes if the postings show that less is enough: a small request then counts as small. It
-// is more if a single series may need more, because a series is never divided over windows.
-func (s *Server) windowBytes(q *seriesQuery, plans []*block.Plan) int64 {
-	all, one := int64(0), int64(0)
+// passingBytes returns the bytes that streams need only while they start: those of the largest
+// streams of plans, from number lo to number hi.
+func passingBytes(plans []*block.Plan, lo, hi int) int64 {
+	run, passing := streamBytes(len(plans)), make([]int64, len(plans))
+	for i, p := range plans {
+		passing[i] = p.PassingBytes(run)
+	}
+	slices.SortFunc(passing, func(a, b int64) int { return cmp.Compare(b, a) })
+	return sumOf(passing, lo, hi)
+}
+
+// sumOf returns the sum of values[lo:hi], as far as there are any.
+func sumOf(values []int64, lo, hi int) (sum int64) {
+	for _, n := range values[min(lo, len(values)):min(hi, len(values))] {
+		sum += n
+	}
+	return sum
+}
+
+// answerSize estimates the chunks of an answer.
+type answerSize struct {
+	chunks int64 // bytes of all chunks
+	window int64 // bytes of a window with all series, if no two of them share a page
+	series int64 // bytes of a window with one series of each block
+}
+
+func (s *Server) answerSize(q *seriesQuery, plans []*block.Plan) (a answerSize) {
 	for _, p := range plans {
-		each := int64(windowSeriesBytes + guessedLabels)
+		each, pages, series := int64(windowSeriesBytes+guessedLabels), int64(0), int64(p.Postings())
 		if !q.req.SkipChunks {
 			n, bytes := p.Block().ChunksPerSeries(q.minT, q.maxT)
+			a.chunks += bytes * series
+			each += n * windowChunkBytes
 			// Records of a series are adjacent, and mostly touch one page more than they fill.
-			each += n*windowChunkBytes + bytes + s.opts.ChunkPageBytes
+			pages = bytes + s.opts.ChunkPageBytes
 		}
-		one += each
-		all += each * int64(p.Postings())
+		a.series += each + pages
+		if size := p.Block().ChunkFileBytes(); size > 0 {
+			// A quarter more, for records that lie on two pages and are copied. The size may be
+			// wrong, therefore it does not make small windows smaller.
+			pages = min(pages*series, max(size*5/4, minWindowBytes))
+		} else {
+			pages *= series
+		}
+		a.window += each*series + pages
 	}
-	return max(min(minWindowBytes, all), min(one, maxFirstWindow))
+	return a
+}
+
+// first returns how many bytes a request reserves for its first window. It is less than
+// minWindowBytes if the postings show that less is enough: a small request then counts as small. It
+// is more if a single series may need more, because a series is never divided over windows.
+func (a answerSize) first() int64 {
+	return max(min(minWindowBytes, a.window), min(a.series, maxFirstWindow))
+}
+
+// cold returns the size of the first window if its chunks are not in memory: all of a small answer,
+// so that all chunks are read at once.
+func (a answerSize) cold() int64 {
+	if a.chunks > maxWholeAnswer {
+		return coldWindowBytes
+	}
+	return min(a.window, maxWholeWindow)
 }
 
 // maxSeries returns an upper bound of the number of series of plans.

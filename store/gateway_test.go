@@ -99,6 +99,8 @@ type gatewayOptions struct {
 	chunkBytes int64
 	// postingsBytes bounds the cache of expanded postings.
 	postingsBytes int64
+	// oneAhead makes answers read their chunks in several rounds, between which tests interfere.
+	oneAhead bool
 	// remote is a cache outside of the process for pages and postings; nil for none.
 	remote   bytecache.Remote
 	pageSize int
@@ -157,7 +159,7 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 			}
 		},
 		Server: func(o *store.Options) {
-			o.Logger = opts.logger
+			o.Logger, o.OneAhead = opts.logger, opts.oneAhead
 			if opts.server != nil {
 				opts.server(o)
 			}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +12,6 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/prometheus/model/labels"
-	"golang.org/x/sync/errgroup"
 
 	"larder/indexcache"
 	"larder/internal/pagecache"
@@ -111,6 +111,7 @@ type labelBlock struct {
 // charged returns acct, which charges the account of the request and adds to bytes.
 func charged(acct, of *pagecache.Account, bytes *atomic.Int64) *pagecache.Account {
 	spend := of.Spend
+	acct.Of = of
 	acct.Spend = func(touched, fetched int64) error {
 		bytes.Add(touched)
 		return spend(touched, fetched)
@@ -183,9 +184,10 @@ func (s *Server) askBlocks(
 	if err := s.openBlocks(r, q, what, asked); err != nil {
 		return nil, err
 	}
-	run := streamBytes(max(min(len(asked), blockConcurrency), 1))
+	run := streamBytes(max(min(len(asked), minBlocks), 1))
 	first := answerBytes(kept, asked)
-	if err := r.settle(first + streamsBytes(asked, run)); err != nil {
+	streams, running := streamsBytes(asked, run)
+	if err := r.settle(first + streams + sumOf(running, 0, minBlocks)); err != nil {
 		return nil, err
 	}
 	all := newUnion(&labelBytes{grow: r.Reserve, free: first})
@@ -197,7 +199,7 @@ func (s *Server) askBlocks(
 		out.PostingBytes += a.PostingBytes
 		out.EntryBytes += a.EntryBytes
 	}
-	if err := s.askEach(r, q, what, asked, run, all); err != nil {
+	if err := s.askEach(r, q, what, asked, run, running, all); err != nil {
 		return nil, err
 	}
 	if out.Strings, err = all.all(); err != nil {
@@ -236,14 +238,27 @@ func (s *Server) keptLabels(
 	return kept, asked, nil
 }
 
-// askEach asks blocks concurrently.
+// askEach asks blocks concurrently. running has the bytes of their streams, the largest first.
 func (s *Server) askEach(
-	r *request, q *labelQuery, what question, asked []*labelBlock, run int64, all *union,
+	r *request, q *labelQuery, what question, asked []*labelBlock, run int64, running []int64,
+	all *union,
 ) error {
+	extra := int64(0)
+	widen := func(n int) int {
+		if len(running) < len(asked) {
+			return 0 // the headers of more blocks may not fit in memory
+		}
+		n, extra = r.tryWorkers(n, func(n int) int64 {
+			return workersBytes(n) + sumOf(running, minBlocks, minBlocks+n)
+		})
+		return n
+	}
+	defer func() { r.turn.Release(extra) }()
 	// found holds that a block is irregular, or has outsiders. The other blocks continue, to find
 	// out about theirs.
 	var found atomic.Pointer[error]
-	err := eachBlock(r.ctx, asked, func(ctx context.Context, a *labelBlock) error {
+	err := concurrently(r.ctx, len(asked), widen, func(ctx context.Context, i int) error {
+		a := asked[i]
 		defer a.close()
 		err := s.askBlock(ctx, r, q, what, a, run, all)
 		if irregular(err) || errors.Is(err, errOutsiders) {
@@ -256,30 +271,6 @@ func (s *Server) askEach(
 		return *e
 	}
 	return err
-}
-
-// eachBlock calls f for blocks, for blockConcurrency of them at a time. A goroutine serves many
-// blocks, because most of them take less time than its stack to grow.
-func eachBlock(
-	ctx context.Context, blocks []*labelBlock, f func(context.Context, *labelBlock) error,
-) error {
-	g, ctx := errgroup.WithContext(ctx)
-	var next atomic.Int64
-	for range min(len(blocks), blockConcurrency) {
-		g.Go(contained(func() error {
-			for ctx.Err() == nil {
-				i := next.Add(1) - 1
-				if i >= int64(len(blocks)) {
-					return nil
-				}
-				if err := f(ctx, blocks[i]); err != nil {
-					return err
-				}
-			}
-			return ctx.Err()
-		}))
-	}
-	return g.Wait()
 }
 
 // minHeaderAnswer is the size from which the answer of a header is kept. To read a smaller one
@@ -320,14 +311,17 @@ func (s *Server) askBlock(
 }
 
 // openBlocks finds the postings of blocks concurrently. Where no matchers remain, it opens the
-// headers of the first blockConcurrency blocks only, because the headers of all may not fit in
-// memory. The caller closes the blocks, on an error too.
+// headers of the first minBlocks blocks only, because the headers of all may not fit in memory. The
+// caller closes the blocks, on an error too.
 func (s *Server) openBlocks(r *request, q *labelQuery, what question, asked []*labelBlock) error {
 	err := r.stage(stagePostings, "bucket_store_preload_all", func(ctx context.Context) error {
 		var headers atomic.Int64
-		return eachBlock(ctx, asked, func(ctx context.Context, a *labelBlock) (err error) {
+		// Settle releases what the workers do not need any more.
+		widen := func(n int) int { n, _ = r.tryWorkers(n, workersBytes); return n }
+		return concurrently(ctx, len(asked), widen, func(ctx context.Context, i int) (err error) {
+			a := asked[i]
 			if len(a.matchers) == 0 {
-				if headers.Add(1) > blockConcurrency {
+				if headers.Add(1) > minBlocks {
 					return nil
 				}
 				return a.open(ctx, s, what)
@@ -372,22 +366,22 @@ func answerBytes(kept []*indexcache.LabelAnswer, asked []*labelBlock) int64 {
 	return largest
 }
 
-// streamsBytes estimates what the streams of blocks hold: all postings, and the rest of those that
-// run concurrently.
-func streamsBytes(asked []*labelBlock, run int64) int64 {
-	postings, rest := int64(0), []int64(nil)
+// streamsBytes estimates the bytes of the postings of blocks, and those of the running stream of
+// each block that has a plan, the largest first.
+func streamsBytes(asked []*labelBlock, run int64) (postings int64, running []int64) {
 	for _, a := range asked {
-		if p := a.plan; p != nil && p.Postings() > 0 {
+		switch p := a.plan; {
+		case p == nil:
+		case p.Postings() == 0:
+			running = append(running, 0)
+		default:
 			refs := p.PostingsBytes()
 			postings += refs
-			rest = append(rest, p.StreamBytes(run)-refs)
+			running = append(running, p.StreamBytes(run)-refs)
 		}
 	}
-	slices.Sort(rest)
-	for _, n := range rest[max(len(rest)-blockConcurrency, 0):] {
-		postings += n
-	}
-	return postings
+	slices.SortFunc(running, func(a, b int64) int { return cmp.Compare(b, a) })
+	return postings, running
 }
 
 // maxBlockStrings is how many bytes the strings of one block may reserve. With more, it shares a

@@ -56,7 +56,8 @@ func wholeBlock(t testing.TB, series int) string {
 // TestARequestThatEndsEarlyLeavesNothing checks that a request that is interrupted ends its
 // goroutines and releases its bytes.
 func TestARequestThatEndsEarlyLeavesNothing(t *testing.T) {
-	g := startGateway(t, wholeBlock(t, 12_000), gatewayOptions{chunkBytes: -1, indexBytes: -1})
+	g := startGateway(t, wholeBlock(t, 12_000),
+		gatewayOptions{chunkBytes: -1, indexBytes: -1, oneAhead: true})
 	broken := errors.New("transport is closing")
 	for _, tc := range []struct {
 		name string

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"larder/store/block"
 	"larder/store/storepb"
 )
@@ -37,22 +35,28 @@ func (s *Server) sources(
 			chunks: p.Block().ChunkReader(&r.chunkPages, r),
 		}
 	}
-	g := errgroup.Group{}
-	g.SetLimit(blockConcurrency)
-	for _, src := range sources {
-		g.Go(contained(src.next))
+	extra := int64(0)
+	widen := func(n int) int {
+		n, extra = r.tryWorkers(n, func(n int) int64 {
+			return workersBytes(n) + passingBytes(plans, minBlocks, minBlocks+n)
+		})
+		return n
 	}
-	return sources, g.Wait()
+	err := concurrently(ctx, len(sources), widen, func(_ context.Context, i int) error {
+		return sources[i].next()
+	})
+	r.turn.Release(extra)
+	return sources, err
 }
 
 // sendSeries merges the series of plans and sends them window by window. While it encodes and sends
-// one window, the chunks of the next one are fetched.
+// one window, the chunks of the next ones are fetched.
 func (s *Server) sendSeries(
 	r *request, q *seriesQuery, plans []*block.Plan, w *storepb.FrameWriter,
 ) (err error) {
-	windowBytes := s.windowBytes(q, plans)
+	size := s.answerSize(q, plans)
 	frames := q.frameBytes(plans, guessedLabels)
-	if err := r.settle(planBytes(plans) + windowBytes + frames); err != nil {
+	if err := r.settle(planBytes(plans) + size.first() + frames); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(r.ctx)
@@ -81,32 +85,29 @@ func (s *Server) sendSeries(
 
 	p := &pipeline{
 		server: s, request: r, query: q, plans: plans, sources: sources, merge: newMerge(sources),
-		granted: windowBytes, frames: frames,
+		size: size, frames: frames, eager: !s.opts.OneAhead,
 		left: q.limit - w.Stats().Series, after: r.attempt.after(),
+		free: make(chan *window, maxWindows), starved: make(chan struct{}, 1),
 	}
-	produced := make(chan *window)
+	// One more than there are windows, for the error of a panic.
+	produced := make(chan *window, maxWindows+1)
 	w.Expect(min(p.left, maxSeries(plans)))
-	p.free = make(chan *window, 2)
-	p.free <- &window{}
-	var wg sync.WaitGroup
-	wg.Go(func() {
+	defer p.running.Wait()
+	defer cancel()
+	p.running.Go(func() {
 		if err := contained(func() error { p.run(ctx, produced); return nil })(); err != nil {
-			select {
-			case produced <- &window{err: err}:
-			case <-ctx.Done():
-			}
+			win := newWindow(0)
+			win.err = err
+			win.fetched <- struct{}{}
+			produced <- win
 		}
 	})
-	defer wg.Wait()
-	defer cancel()
 
 	enc := newEncoder(sources, q.req.Aggregates, s.noteBadChunk)
 	for {
-		var win *window
-		select {
-		case win = <-produced:
-		case <-ctx.Done():
-			return ctx.Err()
+		win, err := p.next(ctx, produced)
+		if err != nil {
+			return err
 		}
 		n, err := r.sendWindow(ctx, enc, win, w)
 		if n > 0 {
@@ -148,9 +149,10 @@ func (r *request) sendWindow(
 	return len(win.series), nil
 }
 
-// pipeline is the producing side of a Series answer. It merges series into windows and fetches
-// their chunks. The consumer puts each window that was sent back into free. There is one window at
-// first. A second one, for look-ahead, is added once its bytes are reserved.
+// pipeline is the producing side of a Series answer. It merges series into windows. Each window has
+// a goroutine that fetches its chunks. The consumer puts each window that was sent back into free.
+// There is one window at first. The others are for look-ahead, and are added once their bytes are
+// reserved: the second one at once, more while the consumer waits for the bucket.
 type pipeline struct {
 	server  *Server
 	request *request
@@ -158,102 +160,283 @@ type pipeline struct {
 	plans   []*block.Plan
 	sources []*source
 	merge   *merge
+	size    answerSize
+	running sync.WaitGroup // the producer and the windows' goroutines
 	free    chan *window
+	starved chan struct{} // gets a value while the consumer waits for chunks
+
+	// Used by the producer only.
+	windows int    // how many there are
+	eager   bool   // whether more than one window may be fetched ahead
+	target  int64  // bytes of the next window
+	over    int64  // by how much the largest window exceeded its target
 	left    int64  // how many more series may be sent
 	after   []byte // labels of the last series of earlier attempts; nil for none
-	granted int64  // bytes reserved for each window
 	frames  int64  // bytes reserved for frames
-	excess  int64  // bytes also reserved for each window, because the largest exceeded granted
+
+	// Used by the consumer only.
+	fetchedUntil time.Time // the end of the fetches that are counted in the stage
+	patience     *time.Timer
 }
 
 // run produces windows until the merge ends or fails. The last window has the reason in err.
 func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
-	r := p.request
-	var (
-		windows = int64(1)
-		target  = min(firstWindowBytes, max(p.granted, 1))
-		density windowDensity
-	)
-	for {
-		var win *window
-		select {
-		case win = <-p.free:
-		case <-ctx.Done():
+	var density windowDensity
+	p.free <- p.add(ctx, p.size.first())
+	p.target = min(firstWindowBytes, max(p.size.first(), 1))
+	for first := true; ; first = false {
+		win := p.take(ctx)
+		if win == nil {
 			return
 		}
-		r.Release(win.reset(len(p.sources)))
+		p.request.Release(win.reset(len(p.sources)))
+		target := p.extend(win, p.target)
 		win.grow(&density, target)
-		err := contained(func() error {
-			start := time.Now()
-			if p.after != nil {
-				if err := p.merge.skip(ctx, p.after); err != nil {
-					return err
-				}
-				p.after = nil
-			}
-			p.left -= win.fill(ctx, p.merge, target,
-				p.server.opts.ChunkPageBytes, p.left, p.query.req.SkipChunks)
-			if err := p.admit(win, windows); err != nil {
-				return err
-			}
-			if win.err == nil && p.left <= 0 {
-				win.err = errMergeDone
-			}
-			r.addStage(stageSeries, time.Since(start))
-			start = time.Now()
-			defer func() { r.addStage(stageChunks, time.Since(start)) }()
-			return win.fetch(ctx, p.sources)
-		})()
+		start := time.Now()
+		err := contained(func() error { return p.fill(ctx, win, target, first) })()
+		p.request.addStage(stageSeries, time.Since(start))
 		if err != nil {
 			// Send none of its series, because some chunks are missing.
 			win.series, win.err = win.series[:0], err
 		}
 		last := win.err != nil
 		density = win.density()
-		select {
-		case produced <- win:
-		case <-ctx.Done():
-			return
-		}
+		win.filled <- struct{}{}
+		produced <- win // INVARIANT: it has a place for each window
 		if last {
 			return
 		}
-		if windows == 1 && r.TryReserve(p.granted+p.excess) {
-			windows = 2
-			p.free <- &window{}
+		p.target = min(2*p.target, maxWindowBytes)
+	}
+}
+
+// fill fills a window with target bytes. The first one gets more if its chunks are not in memory.
+func (p *pipeline) fill(ctx context.Context, win *window, target int64, first bool) error {
+	if p.after != nil {
+		if err := p.merge.skip(ctx, p.after); err != nil {
+			return err
 		}
-		// Reserve a larger window before filling it. Look-ahead never waits for memory.
-		if target = min(2*target, maxWindowBytes); target > p.granted {
-			if r.TryReserve(windows * (target - p.granted)) {
-				p.granted = target
-			} else {
-				target = p.granted
+		p.after = nil
+	}
+	skipChunks, pages := p.query.req.SkipChunks, p.server.opts.ChunkPageBytes
+	p.left -= win.fill(ctx, p.merge, target, pages, p.left, skipChunks)
+	if first && win.err == nil && p.left > 0 && p.eager && !win.mostlyLabels() &&
+		!win.inMemory(p.sources) {
+		p.target = max(p.target, min(p.size.cold(), maxWindowBytes))
+		target = p.extend(win, p.size.cold())
+		p.left -= win.fill(ctx, p.merge, target, pages, p.left, skipChunks)
+	}
+	if win.err == nil && p.left <= 0 {
+		win.err = errMergeDone
+	}
+	if win.mostlyLabels() {
+		p.eager = false
+		if win.labels > firstWindowBytes/2 {
+			win.bytes += min(win.labels, segmentLabels)
+		}
+	}
+	p.over = max(p.over, win.bytes-target)
+	if err := p.admit(ctx, win); err != nil {
+		return err
+	}
+	if surplus := win.reserved - max(win.bytes, p.size.first()); win.err != nil && surplus > 0 {
+		p.request.turn.Release(surplus)
+		win.reserved -= surplus
+	}
+	return nil
+}
+
+// fetch fetches the chunks of a window each time that it is filled, until its channel is closed or
+// ctx ends.
+func (p *pipeline) fetch(ctx context.Context, win *window) {
+	extra := int64(0)
+	widen := func(n int) int {
+		n, extra = p.request.tryWorkers(n, workersBytes)
+		return n
+	}
+	fetch := contained(func() error { return win.fetch(ctx, p.sources, widen) })
+	for {
+		select {
+		case _, ok := <-win.filled:
+			if !ok {
+				return
 			}
+		case <-ctx.Done():
+			return
+		}
+		win.began = time.Now()
+		if len(win.series) > 0 {
+			if err := fetch(); err != nil {
+				win.series, win.err = win.series[:0], err
+			}
+			p.request.turn.Release(extra)
+			extra = 0
+		}
+		win.end = time.Now()
+		win.fetched <- struct{}{}
+	}
+}
+
+// next returns the next window, with its chunks. It tells the producer if it waits for them.
+func (p *pipeline) next(ctx context.Context, produced <-chan *window) (win *window, err error) {
+	select {
+	case win = <-produced:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	select {
+	case <-win.fetched:
+	default:
+		if err := p.wait(ctx, win); err != nil {
+			return nil, err
+		}
+	}
+	// Fetches overlap. They begin in the order of the windows.
+	if p.fetchedUntil.After(win.began) {
+		win.began = p.fetchedUntil
+	}
+	if d := win.end.Sub(win.began); d > 0 {
+		p.request.addStage(stageChunks, d)
+		p.fetchedUntil = win.end
+	}
+	return win, nil
+}
+
+// wait waits for the chunks of a window. It tells the producer if the bucket keeps it waiting.
+func (p *pipeline) wait(ctx context.Context, win *window) error {
+	if p.patience == nil {
+		p.patience = time.NewTimer(patience)
+	} else {
+		p.patience.Reset(patience)
+	}
+	defer p.patience.Stop()
+	for {
+		select {
+		case <-win.fetched:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-p.patience.C:
+			if p.request.chunkPages.Missed() {
+				select {
+				case p.starved <- struct{}{}:
+				default:
+				}
+			}
+			p.patience.Reset(patience)
 		}
 	}
 }
 
-// admit reserves the bytes of a window beyond those granted. The last series of a window may exceed
-// the grant, by much if it has very many chunks. It also reserves larger frames for series whose
-// labels are longer than estimated.
-func (p *pipeline) admit(win *window, windows int64) error {
+// take returns a window that is free, or another one. It returns nil if ctx has ended.
+func (p *pipeline) take(ctx context.Context) *window {
+	select {
+	case win := <-p.free:
+		return win
+	default:
+	}
+	if p.windows == 1 {
+		if win := p.another(ctx); win != nil {
+			return win
+		}
+	}
+	for {
+		select {
+		case win := <-p.free:
+			return win
+		case <-p.starved:
+			if !p.eager {
+				continue
+			}
+			if p.size.chunks <= maxWholeAnswer {
+				p.target = max(p.target, p.size.cold()) // the rest of it
+			}
+			if win := p.another(ctx); win != nil {
+				return win
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// another returns one more window, nil if it cannot have any. Look-ahead never waits for memory.
+func (p *pipeline) another(ctx context.Context) *window {
+	if p.windows == maxWindows {
+		return nil
+	}
+	for _, n := range [...]int64{max(p.target, p.size.first()), p.size.first()} {
+		if n += p.over; p.request.TryReserve(n) {
+			return p.add(ctx, n)
+		}
+	}
+	return nil
+}
+
+// add adds a window for which n bytes are reserved.
+func (p *pipeline) add(ctx context.Context, n int64) *window {
+	win := newWindow(n)
+	p.windows++
+	p.running.Go(func() { p.fetch(ctx, win) })
+	return win
+}
+
+// extend tries to reserve n bytes for a window, and what windows exceed their target by. It returns
+// the target of the window: n, or less if fewer bytes are free.
+func (p *pipeline) extend(win *window, n int64) int64 {
+	for ; n > p.size.first(); n /= 2 {
+		more := n + p.over - win.reserved
+		if more <= 0 {
+			break
+		}
+		if p.request.TryReserve(more) {
+			win.reserved += more
+			break
+		}
+	}
+	return max(n, 1)
+}
+
+// admit reserves the bytes of a window beyond those reserved. The last series of a window may
+// exceed its target, by much if it has very many chunks. It also reserves larger frames for series
+// whose labels are longer than estimated.
+func (p *pipeline) admit(ctx context.Context, win *window) error {
 	if win.longest > guessedLabels {
 		// The attempt keeps a copy of the last labels that were sent.
 		if more := p.query.frameBytes(p.plans, win.longest) + win.longest - p.frames; more > 0 {
-			if err := p.request.Reserve(more); err != nil {
+			if err := p.reserve(ctx, more); err != nil {
 				return fmt.Errorf("reserve frames for series with %d bytes of labels: %w",
 					win.longest, err)
 			}
 			p.frames += more
 		}
 	}
-	over := win.bytes - p.granted
-	if over <= max(p.excess, windowSlack) {
+	over := win.bytes - win.reserved
+	if over <= windowSlack {
 		return nil
 	}
-	if err := p.request.Reserve(windows * (over - p.excess)); err != nil {
+	if err := p.reserve(ctx, over); err != nil {
 		return fmt.Errorf("reserve a window of %d bytes of chunks: %w", win.bytes, err)
 	}
-	p.excess = over
+	win.reserved += over
 	return nil
+}
+
+// reserve reserves n more bytes. If they are not free, look-ahead ends: the other windows release
+// theirs once they are sent.
+func (p *pipeline) reserve(ctx context.Context, n int64) error {
+	err := p.request.Reserve(n)
+	for err != nil && p.windows > 1 {
+		select {
+		case win := <-p.free:
+			p.windows--
+			close(win.filled)
+			p.request.Release(win.reset(len(p.sources)))
+			p.request.turn.Release(win.reserved)
+			err = p.request.Reserve(n)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return err
 }

@@ -5,14 +5,10 @@ import (
 	"fmt"
 
 	"github.com/prometheus/prometheus/model/labels"
-	"golang.org/x/sync/errgroup"
 
 	"larder/store/block"
 	"larder/store/catalog"
 )
-
-// blockConcurrency is how many blocks of a request are read concurrently.
-const blockConcurrency = 32
 
 // chosen is a block that a request queries, with the matchers for its series: those that its
 // external labels do not decide.
@@ -61,33 +57,31 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 	plans := make([]*block.Plan, len(blocks))
 	repeated := r.attempt.repeated()
 	err := r.stage(stagePostings, "bucket_store_preload_all", func(ctx context.Context) error {
-		g, ctx := errgroup.WithContext(ctx)
-		g.SetLimit(blockConcurrency)
-		for i, c := range blocks {
+		// Settle releases what the workers do not need any more.
+		widen := func(n int) int { n, _ = r.tryWorkers(n, workersBytes); return n }
+		return concurrently(ctx, len(blocks), widen, func(ctx context.Context, i int) error {
+			c := &blocks[i]
 			if len(c.matchers) == 0 {
 				// By the StoreAPI's contract, a request with matchers for external labels only gets
 				// nothing.
-				continue
-			}
-			g.Go(contained(func() error {
-				plan, err := s.block(c.meta).Plan(ctx, c.matchers, block.PlanOptions{
-					External: dropLabels(c.meta.Labels, q.without),
-					Dropped:  q.without,
-					Sets:     block.BuildSets,
-					Repeated: repeated,
-					MinTime:  q.minT, MaxTime: q.maxT,
-					Account:  &r.postings,
-					OnSeries: func(n int) error { return r.series.Reserve(uint64(n)) },
-					Reserve:  r.reserveForPlan,
-				})
-				if err != nil {
-					return fmt.Errorf("fetch postings for block %s: %w", c.meta.ID, err)
-				}
-				plans[i] = plan
 				return nil
-			}))
-		}
-		return g.Wait()
+			}
+			plan, err := s.block(c.meta).Plan(ctx, c.matchers, block.PlanOptions{
+				External: dropLabels(c.meta.Labels, q.without),
+				Dropped:  q.without,
+				Sets:     block.BuildSets,
+				Repeated: repeated,
+				MinTime:  q.minT, MaxTime: q.maxT,
+				Account:  &r.postings,
+				OnSeries: func(n int) error { return r.series.Reserve(uint64(n)) },
+				Reserve:  r.reserveForPlan,
+			})
+			if err != nil {
+				return fmt.Errorf("fetch postings for block %s: %w", c.meta.ID, err)
+			}
+			plans[i] = plan
+			return nil
+		})
 	})
 	if err == nil {
 		r.record(q, blocks)

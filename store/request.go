@@ -9,7 +9,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"larder/internal/bucket/slots"
 	"larder/internal/pagecache"
 	"larder/internal/requestlog"
 	"larder/store/admission"
@@ -70,10 +69,9 @@ type request struct {
 
 func (s *Server) newRequest(ctx context.Context, method string, what asked) *request {
 	r := &request{
-		server: s, method: method,
+		server: s, ctx: ctx, method: method,
 		tenant: admission.TenantName(admission.TenantOf(ctx)), asked: what, start: time.Now(),
 	}
-	r.ctx = slots.WithRequest(ctx, r.tenant)
 	r.limit()
 	requestlog.Describe(ctx, r.describe)
 	return r
@@ -173,7 +171,11 @@ func (r *request) Reserve(n int64) error {
 	if missing == 0 && n > 0 {
 		return nil
 	}
-	return r.turn.Reserve(missing)
+	err := r.turn.Reserve(missing)
+	if err != nil {
+		r.attempt.releaseSpare(n - missing)
+	}
+	return err
 }
 
 // Release makes n reserved bytes spare. The request keeps them until its end, because it may need

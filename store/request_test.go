@@ -32,7 +32,7 @@ func TestARequestUsesWhatItWaitedFor(t *testing.T) {
 		}
 		others, _ := a.TryReserve(0)
 		defer others.Close()
-		for others.TryReserve(1) {
+		for others.Reserve(1) == nil {
 		}
 		for range 4 {
 			if err := r.Reserve(2); err != nil {

@@ -85,6 +85,11 @@ type Options struct {
 	// grpc keeps the queued part of the answer, up to a frame and 64 KiB, until the client reads it
 	// or disconnects.
 	OnStall func(ctx context.Context)
+	// OneAhead limits what is read before a Series request needs it: windows of chunks are small at
+	// first, and one is fetched while another is sent. Default false: all chunks of a small answer
+	// are read at once, and several windows of a large one. With true cold answers take several
+	// times as long, and less memory and fewer concurrent reads.
+	OneAhead bool
 	// IgnoreSizes is called if the bucket's answers were found to state wrong object sizes. From
 	// then on readers must not compare these sizes. If it is nil, such a bucket cannot be read.
 	IgnoreSizes func()

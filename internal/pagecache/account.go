@@ -16,6 +16,9 @@ type Account struct {
 	// returns its error wrapped. It may be called concurrently. Default nil: no limit. Set it
 	// before first use.
 	Spend func(touched, fetched int64) error
+	// Of is the account of the request that this one is a part of. Reads of all its parts queue for
+	// slots as one. Default nil: the account is one request's. Set it before first use.
+	Of *Account
 
 	// Touched and TouchedBytes are the pages that the spans lie in, and their bytes.
 	Touched, TouchedBytes atomic.Int64
@@ -36,6 +39,11 @@ type Account struct {
 	Waited atomic.Int64
 }
 
+// Missed reports whether some pages were not in memory.
+func (a *Account) Missed() bool {
+	return a.Requests.Load() > 0 || a.Coalesced.Load() > 0 || a.RemoteHits.Load() > 0
+}
+
 // MoveTo moves the counts of a to b. It does not call Spend.
 func (a *Account) MoveTo(b *Account) {
 	from, to := a.counts(), b.counts()
@@ -51,6 +59,14 @@ func (a *Account) counts() [11]*atomic.Int64 {
 		&a.Touched, &a.TouchedBytes, &a.Fetched, &a.FetchedBytes, &a.Hits, &a.HitBytes,
 		&a.RemoteHits, &a.RemoteHitBytes, &a.Coalesced, &a.Requests, &a.Waited,
 	}
+}
+
+// owner returns the account by which reads for a queue for slots.
+func (a *Account) owner() *Account {
+	for a != nil && a.Of != nil {
+		a = a.Of
+	}
+	return a
 }
 
 func (a *Account) waited(since time.Time) {

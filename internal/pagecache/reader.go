@@ -8,7 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"larder/internal/bucket/slots"
+	"golang.org/x/sync/semaphore"
+
 	"larder/internal/panics"
 	"larder/internal/quantile"
 )
@@ -22,7 +23,7 @@ type Reader struct {
 	metrics *metrics
 	panics  *panics.Guard
 	// inFlight accounts for the bytes of running reads.
-	inFlight *slots.Bytes
+	inFlight *semaphore.Weighted
 	// buffers has the buffers of bodies, by size: 32 KiB and the powers of two up to 256 KiB, at
 	// least a page. A read of few bytes does not hold a large one.
 	buffers [bufferSizes]sync.Pool // of *[]byte
@@ -58,7 +59,7 @@ func New(bucket Bucket, cache Cache, opts Options) *Reader {
 		shift:    uint(bits.TrailingZeros(uint(opts.PageSize))),
 		metrics:  newMetrics(opts.Registerer, opts.Kind),
 		panics:   panics.New("pages", opts.Logger, opts.Registerer),
-		inFlight: slots.NewBytes(opts.MaxInFlightBytes),
+		inFlight: semaphore.NewWeighted(opts.MaxInFlightBytes),
 		table:    map[uint64]*flight{},
 		lookups:  map[uint64]*lookup{},
 		flights:  map[*flight]struct{}{},
@@ -246,6 +247,13 @@ func (r *Reader) cached(obj Object, no int64) ([]byte, bool) {
 	return b, true
 }
 
+// InMemory reports whether the page at off is in the cache's memory. It is for callers that plan
+// ahead: the page may be evicted before it is fetched.
+func (r *Reader) InMemory(obj Object, off int64) bool {
+	_, ok := r.cached(r.named(obj), off>>r.shift)
+	return ok
+}
+
 // fits reports whether a cached value has the length of the page. It drops a value that was kept
 // under another size of the object.
 func (r *Reader) fits(obj Object, no int64, b []byte) bool {
@@ -278,7 +286,6 @@ func (r *Reader) fill(
 	if err != nil {
 		return err
 	}
-	c.join(ctx)
 	r.traced(ctx, c)
 	if err := r.start(c, &t, acct); err != nil {
 		return err
@@ -295,7 +302,6 @@ func (r *Reader) fillAlone(
 	if err != nil {
 		return err
 	}
-	c.join(ctx)
 	if err := r.start(c, &t, acct); err != nil {
 		return err
 	}

@@ -323,7 +323,9 @@ func TestReservation(t *testing.T) {
 			got  any
 			want any
 		}{
-			{"grow within bounds", r.TryReserve(30), true},
+			{"look-ahead", r.TryReserve(10), true},
+			{"look-ahead into the last quarter", r.TryReserve(1), false},
+			{"go on into the last quarter", r.Reserve(20) == nil, true},
 			{"grow into the small lane", r.TryReserve(1), false},
 			{"extend into the small lane", r.Reserve(1) == nil, false},
 			{"bytes", r.Bytes(), int64(80)},
@@ -350,7 +352,7 @@ func TestReservation(t *testing.T) {
 			want any
 		}{
 			{"bytes when all was given back", r.Bytes(), int64(0)},
-			{"grow again", r.TryReserve(10), true},
+			{"grow again", r.Reserve(5) == nil, true},
 		}...)
 		r.Close()
 		r.Close()
@@ -376,6 +378,34 @@ func TestReservation(t *testing.T) {
 	})
 }
 
+// TestLookAheadLeavesAQuarter: requests that only try to reserve leave a quarter of the allowance
+// free, whatever they hold together. Bytes that a request needs may come from it.
+func TestLookAheadLeavesAQuarter(t *testing.T) {
+	a := smallAllowance(nil)
+	r, other := mustReserve(t, a, 25), mustReserve(t, a, 25)
+	for _, s := range []struct {
+		what string
+		got  bool
+		want bool
+	}{
+		{"within three quarters", r.TryReserve(5), true},
+		{"beyond them", other.TryReserve(6), false},
+		{"up to them", other.TryReserve(5), true},
+		{"one more byte", r.TryReserve(1), false},
+		{"a byte that is needed", r.Reserve(1) == nil, true},
+	} {
+		if s.got != s.want {
+			t.Errorf("%s: got %v, want %v", s.what, s.got, s.want)
+		}
+	}
+	r.Close()
+	if !other.TryReserve(30) {
+		t.Error("no look-ahead although another request has released its bytes")
+	}
+	other.Close()
+	checkIdle(t, a)
+}
+
 // TestReservationGrowsFromSmallToLarge: bytes beyond the size of a small request count as large.
 func TestReservationGrowsFromSmallToLarge(t *testing.T) {
 	a := smallAllowance(nil)
@@ -385,8 +415,8 @@ func TestReservationGrowsFromSmallToLarge(t *testing.T) {
 		n    int64
 		want bool
 	}{{6, true}, {6, false}, {5, true}, {1, false}} {
-		if got := r.TryReserve(s.n); got != s.want {
-			t.Errorf("TryReserve(%d) with %d reserved: got %v, want %v", s.n, r.Bytes(), got,
+		if got := r.Reserve(s.n) == nil; got != s.want {
+			t.Errorf("Reserve(%d) with %d reserved: got %v, want %v", s.n, r.Bytes(), got,
 				s.want)
 		}
 		checkInvariant(t, a)

@@ -172,13 +172,25 @@ func (t *Turn) Wait(ctx context.Context, n int64) error {
 	return t.acquire(ctx, l, n)
 }
 
-// TryReserve reserves n more bytes if they are free and no other request waits for bytes. It is for
-// look-ahead, which stops first when memory is short.
+// TryReserve reserves n more bytes if no other request waits for bytes, and if a quarter of the
+// allowance, and of the part for large requests, stays free. It is for look-ahead, which stops
+// first when memory is short.
 func (t *Turn) TryReserve(n int64) bool {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()
-	if t.c.next(large) != nil || t.c.next(small) != nil {
+	c := t.c
+	if c.next(large) != nil || c.next(small) != nil {
 		return false
+	}
+	// A quarter of what large requests may have, so that one more of them can begin.
+	for l, most := range [lanes]int64{small: c.total, large: c.total - c.smallBytes} {
+		reserved := c.reserved[large]
+		if lane(l) == small {
+			reserved += c.reserved[small]
+		}
+		if n > most-most/4-reserved {
+			return false
+		}
 	}
 	return t.tryReserve(n)
 }

@@ -50,6 +50,8 @@ type ChunkPages interface {
 	Object(
 		number uint32, id ulid.ULID, content uint64, file int, name string, size int64,
 	) pagecache.Object
+	// InMemory reports whether the page at off is in memory.
+	InMemory(obj pagecache.Object, off int64) bool
 }
 
 // Deps are shared by the blocks of a process.
@@ -421,11 +423,23 @@ func (p *Plan) runPages(runBytes int64) (bytes int64, runs int) {
 		}
 		m.add(tsdbfmt.SeriesOffset(version, ref))
 	}
-	if m.bytes >= min(firstRunBytes, runBytes) ||
-		m.pages*m.page >= min(maxRunPages*runBytes, firstRunPages) {
+	if !p.oneRun(runBytes) && (m.bytes >= min(firstRunBytes, runBytes) ||
+		m.pages*m.page >= min(maxRunPages*runBytes, firstRunPages)) {
 		return m.pages * m.page, 2
 	}
 	return m.pages * m.page, 1
+}
+
+// oneRun reports whether the plan is small: a stream then reads the entries of all series in one
+// run, if their pages are no more than those of two runs, which StreamBytes has.
+func (p *Plan) oneRun(runBytes int64) bool { return p.EntryBytes() <= runBytes }
+
+// ChunkFileBytes returns the size of the block's chunk files as far as it is known.
+func (b *Block) ChunkFileBytes() (size int64) {
+	for _, f := range b.meta.ChunkFiles {
+		size += f.Size
+	}
+	return size
 }
 
 // ChunksPerSeries estimates how many chunks of a series overlap the closed range [minT, maxT], and
@@ -436,11 +450,7 @@ func (b *Block) ChunksPerSeries(minT, maxT int64) (n, bytes int64) {
 	perSeries, each := float64(guessedChunks), float64(guessedBytes)
 	if m.NumChunks > 0 && m.NumSeries > 0 {
 		perSeries = float64(m.NumChunks) / float64(m.NumSeries)
-		size := int64(0)
-		for _, f := range m.ChunkFiles {
-			size += f.Size
-		}
-		if size > 0 {
+		if size := b.ChunkFileBytes(); size > 0 {
 			each = float64(size) / float64(m.NumChunks)
 		}
 	}

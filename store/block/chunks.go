@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -30,14 +31,14 @@ const maxGuess = 64 << 10
 // maxRecordHead is the largest size of a record's length prefix.
 const maxRecordHead = 10
 
-// ChunkReader reads the chunk records of one block, a batch at a time. It is used by one goroutine
-// and uses its buffers again.
+// ChunkReader reads the chunk records of one block in batches. It is safe for concurrent use, with
+// different batches.
 type ChunkReader struct {
 	block    *Block
 	acct     *pagecache.Account
 	reserver Reserver
-	order    []int32
-	stats    ChunkStats
+
+	records, recordBytes, followUps atomic.Int64 // see ChunkStats
 }
 
 // ChunkStats counts what a reader has read.
@@ -64,7 +65,25 @@ func (b *Block) ChunkReader(acct *pagecache.Account, reserver Reserver) *ChunkRe
 func (r *ChunkReader) Block() *Block { return r.block }
 
 // Stats returns what has been read so far.
-func (r *ChunkReader) Stats() ChunkStats { return r.stats }
+func (r *ChunkReader) Stats() ChunkStats {
+	return ChunkStats{
+		Records: r.records.Load(), RecordBytes: r.recordBytes.Load(),
+		FollowUps: r.followUps.Load(),
+	}
+}
+
+// InMemory reports whether the cache has the pages at which records of b begin in memory. It looks
+// at the first record, the last one and one between them.
+func (r *ChunkReader) InMemory(b *Batch) bool {
+	n := len(b.Ref)
+	for _, i := range [...]int{0, n / 2, n - 1} {
+		obj, ok := r.block.knownChunkObject(int(b.Ref[i] >> 32))
+		if !ok || !r.block.deps.Chunks.InMemory(obj, fileOffset(b.Ref[i])) {
+			return false
+		}
+	}
+	return true
+}
 
 // Batch is a set of chunk records to read together.
 type Batch struct {
@@ -77,6 +96,16 @@ type Batch struct {
 	// Reserved is how many bytes the reader has reserved for the records beyond their bounds. The
 	// caller releases them when it drops the records.
 	Reserved int64
+
+	order []int32 // the records in the order of the files; empty if they are in it
+}
+
+// at returns the index of record number k in the order of the files.
+func (b *Batch) at(k int) int32 {
+	if len(b.order) == 0 {
+		return int32(k)
+	}
+	return b.order[k]
 }
 
 // Read fills in b.Record. It reads the chunk files concurrently, and makes one follow-up read a
@@ -84,33 +113,30 @@ type Batch struct {
 func (r *ChunkReader) Read(ctx context.Context, b *Batch) error {
 	b.Reserved = 0
 	b.Record = slices.Grow(b.Record[:0], len(b.Ref))[:len(b.Ref)]
-	r.order = r.order[:0]
-	for i := range b.Ref {
-		r.order = append(r.order, int32(i))
-	}
-	if !slices.IsSorted(b.Ref) {
-		slices.SortFunc(r.order, func(x, y int32) int { return cmp.Compare(b.Ref[x], b.Ref[y]) })
-	}
-	var files [][]int32
-	for order := r.order; len(order) > 0; {
-		file := b.Ref[order[0]] >> 32
-		n := 1
-		for n < len(order) && b.Ref[order[n]]>>32 == file {
-			n++
+	if b.order = b.order[:0]; !slices.IsSorted(b.Ref) {
+		for i := range b.Ref {
+			b.order = append(b.order, int32(i))
 		}
-		files = append(files, order[:n])
-		order = order[n:]
+		slices.SortFunc(b.order, func(x, y int32) int { return cmp.Compare(b.Ref[x], b.Ref[y]) })
 	}
-	reads := make([]fileRead, len(files))
-	if len(files) == 1 {
-		if err := reads[0].read(ctx, r, b, files[0]); err != nil {
+	var reads []fileRead
+	for lo := 0; lo < len(b.Ref); {
+		file, hi := b.Ref[b.at(lo)]>>32, lo+1
+		for hi < len(b.Ref) && b.Ref[b.at(hi)]>>32 == file {
+			hi++
+		}
+		reads = append(reads, fileRead{lo: lo, hi: hi})
+		lo = hi
+	}
+	if len(reads) == 1 {
+		if err := reads[0].read(ctx, r, b); err != nil {
 			return err
 		}
 	} else {
 		g, ctx := errgroup.WithContext(ctx)
 		g.SetLimit(8)
-		for i := range files {
-			g.Go(panics.Contained(func() error { return reads[i].read(ctx, r, b, files[i]) }))
+		for i := range reads {
+			g.Go(panics.Contained(func() error { return reads[i].read(ctx, r, b) }))
 		}
 		if err := g.Wait(); err != nil {
 			return err
@@ -118,15 +144,17 @@ func (r *ChunkReader) Read(ctx context.Context, b *Batch) error {
 	}
 	for i := range reads {
 		b.Reserved += reads[i].reserved
-		r.stats.FollowUps += reads[i].followUps
-		r.stats.RecordBytes += reads[i].recordBytes
+		r.followUps.Add(reads[i].followUps)
+		r.recordBytes.Add(reads[i].recordBytes)
 	}
-	r.stats.Records += int64(len(b.Ref))
+	r.records.Add(int64(len(b.Ref)))
 	return nil
 }
 
 // fileRead is the part of a batch that lies in one chunk file.
 type fileRead struct {
+	lo, hi int // the records, as Batch.at counts them
+
 	followUps, recordBytes, reserved int64
 }
 
@@ -144,17 +172,18 @@ func (f *fileRead) reserve(r *ChunkReader, n int64) error {
 	return nil
 }
 
-func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []int32) error {
+func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch) error {
 	blk := r.block
-	obj, err := blk.chunkObject(ctx, int(b.Ref[order[0]]>>32))
+	obj, err := blk.chunkObject(ctx, int(b.Ref[b.at(f.lo)]>>32))
 	if err != nil {
 		return blk.wrap(err)
 	}
 	page := pageSizeOf(blk.deps.Chunks, defaultChunkPage)
 	shift := bits.TrailingZeros64(uint64(page))
 	copied := int64(0) // bytes of records on several pages, which are copied
-	spans := make([]pagecache.Span, 0, len(order))
-	for _, i := range order {
+	spans := make([]pagecache.Span, 0, f.hi-f.lo)
+	for k := f.lo; k < f.hi; k++ {
+		i := b.at(k)
 		off := fileOffset(b.Ref[i])
 		if off >= obj.Size {
 			return recordError(
@@ -179,7 +208,8 @@ func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []i
 	copied = 0 // now of tails
 	spans = spans[:0]
 	next := 0
-	for k, i := range order {
+	for k := f.lo; k < f.hi; k++ {
+		i := b.at(k)
 		off := fileOffset(b.Ref[i])
 		n := min(blk.recordBound(b.Bound[i]), obj.Size-off)
 		rec, grown, ok := cursor.Bytes(off, int(n), arena)
@@ -195,12 +225,12 @@ func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch, order []i
 		}
 		// INVARIANT: records do not overlap, therefore all of them are no longer than the file,
 		// whatever lengths they claim.
-		for next = max(next, k+1); next < len(order) && b.Ref[order[next]] == b.Ref[i]; {
+		for next = max(next, k+1); next < f.hi && b.Ref[b.at(next)] == b.Ref[i]; {
 			next++
 		}
 		end := obj.Size
-		if next < len(order) {
-			end = fileOffset(b.Ref[order[next]])
+		if next < f.hi {
+			end = fileOffset(b.Ref[b.at(next)])
 		}
 		if err != nil || off+int64(size) > end {
 			// The page is damaged, or the block is: another read will tell.

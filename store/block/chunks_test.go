@@ -33,6 +33,8 @@ func (noChunks) Object(
 	return pagecache.Object{Name: name, Size: size, ID: uint64(file)}
 }
 
+func (noChunks) InMemory(pagecache.Object, int64) bool { return false }
+
 // TestChunkFiles checks that a reference names a file by its place, counted from 0. If the bucket
 // must be asked, its answer replaces the block by another version. TestChunkFilesWithGaps in
 // package store has blocks whose files are not numbered from 1.

@@ -18,7 +18,8 @@
 //
 // # Segments
 //
-// A Stream reads the series entries of a plan's postings in runs, one run ahead. It turns them into
+// A Stream reads the series entries of a plan's postings in runs, one run ahead. A small plan has
+// only one run, because each costs the bucket's first byte. The stream turns the entries into
 // Segments: finished label bytes with external labels in place, in the order of the final label
 // sets (order.go has the theorem), and references to the chunks in range with a bound of each
 // record's length. Numbers of series, entry bytes and label bytes limit a segment. If the symbols
@@ -64,7 +65,7 @@
 // Block.mu guards matcher sets with empty results, and the series sets under construction with
 // their numbers of readers. setBuild.mu guards the log of one such set. lastFile.mu guards one
 // number. None is held while reading, waiting or calling out, and none while another is taken.
-// Streams, plans and chunk readers belong to one goroutine.
+// Streams, plans and batches of chunks belong to one goroutine each.
 //
 // # Accepted risks
 //

@@ -55,9 +55,29 @@ func (b *Block) chunkObject(ctx context.Context, n int) (pagecache.Object, error
 			return pagecache.Object{}, fmt.Errorf("size of %s%s: %w", dir, files[i].Name, err)
 		}
 	}
-	return b.deps.Chunks.Object(
-		b.meta.Number, b.meta.ID, b.meta.Content, n+1, dir+files[i].Name, files[i].Size,
-	), nil
+	return b.chunkFileObject(n, i), nil
+}
+
+// knownChunkObject is chunkObject for callers that read nothing. It returns false if the bucket
+// must be asked about the file.
+func (b *Block) knownChunkObject(n int) (pagecache.Object, bool) {
+	files := b.meta.ChunkFiles
+	for i, f := range files {
+		if fileNumber(f) > len(files) || i == n && f.Size == 0 {
+			return pagecache.Object{}, false
+		}
+	}
+	if n >= len(files) {
+		return pagecache.Object{}, false
+	}
+	return b.chunkFileObject(n, n), true
+}
+
+// chunkFileObject returns the object of chunk file number n, which is files[i] of meta.json.
+func (b *Block) chunkFileObject(n, i int) pagecache.Object {
+	f := b.meta.ChunkFiles[i]
+	return b.deps.Chunks.Object(b.meta.Number, b.meta.ID, b.meta.Content, n+1,
+		b.meta.ID.String()+"/chunks/"+f.Name, f.Size)
 }
 
 // measure asks the bucket for the sizes of the block's files. It returns nil if they are as known,

@@ -1,11 +1,9 @@
 package block
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
-	"larder/internal/bucket/slots"
 	"larder/internal/pagecache"
 	"larder/internal/panics"
 	"larder/internal/tsdbfmt"
@@ -23,7 +21,6 @@ type run struct {
 	reserved int64            // bytes that are reserved for more
 	err      error
 	done     chan struct{} // closed when the fields above are set
-	need     func()        // says that its reads are no longer look-ahead
 
 	cursor pagecache.Cursor // into pages, because entries are decoded in ascending order
 }
@@ -89,7 +86,6 @@ func (s *Stream) nextRun() error {
 		r = s.startRun()
 		s.next = r
 	}
-	r.need()
 	select {
 	case <-r.done:
 	case <-s.ctx.Done():
@@ -141,15 +137,11 @@ func (m *runMeter) add(off int64) (end int64, empty bool) {
 	return end, false
 }
 
-// startRun starts to read the entries of the next postings, as many as are expected to fill
-// runBytes. Its reads are look-ahead until the run is needed.
-func (s *Stream) startRun() *run {
-	version := s.plan.header.IndexVersion()
-	var spans []pagecache.Span
+// runSpans returns where the entries of the next n postings lie: as many as are expected to fill
+// the given bytes, or bytes of pages.
+func (s *Stream) runSpans(version int, bytes, pages int64) (spans []pagecache.Span, n int) {
 	m := runMeter{page: s.indexPage, entry: s.entrySize, end: s.seriesEnd}
-	maxPages := min(maxRunPages*s.opts.RunBytes, max(maxRunPages*s.runBytes, firstRunPages))
-	n := 0
-	for ; n < len(s.refs) && m.bytes < s.runBytes && (n == 0 || m.pages*m.page < maxPages); n++ {
+	for ; n < len(s.refs) && m.bytes < bytes && (n == 0 || m.pages*m.page < pages); n++ {
 		off := tsdbfmt.SeriesOffset(version, s.refs[n])
 		end, empty := m.add(off)
 		if empty {
@@ -161,38 +153,50 @@ func (s *Stream) startRun() *run {
 		}
 		spans = append(spans, pagecache.Span{Off: off, End: end})
 	}
+	return spans, n
+}
+
+// startRun starts to read the entries of the next postings: of all, if the plan is small, or as
+// many as are expected to fill runBytes.
+func (s *Stream) startRun() *run {
+	version := s.plan.header.IndexVersion()
+	var spans []pagecache.Span
+	n := 0
+	if len(s.refs) == len(s.plan.refs) && s.plan.oneRun(s.opts.RunBytes) {
+		spans, n = s.runSpans(version, 2*s.opts.RunBytes, 2*maxRunPages*s.opts.RunBytes)
+	}
+	if n < len(s.refs) {
+		pages := min(maxRunPages*s.opts.RunBytes, max(maxRunPages*s.runBytes, firstRunPages))
+		spans, n = s.runSpans(version, s.runBytes, pages)
+	}
 	r := &run{refs: s.refs[:n:n], end: s.seriesEnd, done: make(chan struct{})}
 	if s.refs = s.refs[n:]; len(s.refs) > 0 {
 		r.end = tsdbfmt.SeriesOffset(version, s.refs[0])
 	}
 	s.runBytes = min(2*s.runBytes, s.opts.RunBytes)
-	ctx, need := slots.LookAhead(s.ctx)
-	r.need = need
 	go func() {
 		defer close(r.done)
-		r.err = panics.Contained(func() error { return s.readRun(ctx, r, spans, version) })()
+		r.err = panics.Contained(func() error { return s.readRun(r, spans, version) })()
 	}()
 	return r
 }
 
 // readRun reads the pages of r, concurrently with the stream. It uses only fields of s that never
 // change.
-func (s *Stream) readRun(
-	ctx context.Context, r *run, spans []pagecache.Span, version int,
-) error {
+func (s *Stream) readRun(r *run, spans []pagecache.Span, version int) error {
 	var err error
-	if r.pages, err = s.plan.pages.Fetch(ctx, s.index, spans, s.opts.Account); err != nil {
+	if r.pages, err = s.plan.pages.Fetch(s.ctx, s.index, spans, s.opts.Account); err != nil {
 		return err
 	}
 	r.cursor = r.pages.Cursor()
-	err = s.readTails(ctx, r, version)
+	err = s.readTails(r, version)
 	r.cursor = r.pages.Cursor()
 	return err
 }
 
 // readTails reads what is missing of the run's entries that are longer than expected, by one Fetch.
 // It leaves out an entry that claims to reach into the next one: decode returns the error.
-func (s *Stream) readTails(ctx context.Context, r *run, version int) error {
+func (s *Stream) readTails(r *run, version int) error {
 	var spans []pagecache.Span
 	var scratch []byte
 	for i, ref := range r.refs {
@@ -219,6 +223,6 @@ func (s *Stream) readTails(ctx context.Context, r *run, version int) error {
 	}
 	r.reserved = n
 	var err error
-	r.more, err = s.plan.pages.Fetch(ctx, s.index, spans, s.opts.Account)
+	r.more, err = s.plan.pages.Fetch(s.ctx, s.index, spans, s.opts.Account)
 	return err
 }

@@ -347,7 +347,9 @@ func TestAReaderThatGivesUpOrStalls(t *testing.T) {
 		}
 		return nil
 	}
-	start := func() *asking { return ask(t, b, wholeBlock(), BuildSets).start(100) }
+	small := wholeBlock()
+	small.RunBytes = 8 << 10 // of many reads, one follows after hold is set
+	start := func() *asking { return ask(t, b, small, BuildSets).start(100) }
 	first, second, stalls := start(), start(), start()
 	stalls.step()
 	ctx, cancel := context.WithCancel(context.Background())

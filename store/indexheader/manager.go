@@ -14,7 +14,6 @@ import (
 	"github.com/oklog/ulid/v2"
 	"golang.org/x/sync/semaphore"
 
-	"larder/internal/bucket/slots"
 	"larder/internal/panics"
 )
 
@@ -317,7 +316,7 @@ func (m *Manager) dispatch() {
 			return
 		}
 		m.builds.queue.remove(e)
-		m.launch(slots.Background(context.Background()), e, &flight{background: true})
+		m.launch(context.Background(), e, &flight{background: true})
 	}
 }
 
