@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -76,6 +77,18 @@ func TestAlerts(t *testing.T) {
 	}
 	if rules < 10 {
 		t.Errorf("only %d alerts", rules)
+	}
+}
+
+// TestAlertsParse: the file of alerts is a rule file of Prometheus.
+func TestAlertsParse(t *testing.T) {
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Fatal("promtool is not installed: install Debian's package prometheus")
+	}
+	file := filepath.Join(chartDir, "files", "alerts.yaml")
+	if out, err := exec.Command(promtool, "check", "rules", file).CombinedOutput(); err != nil {
+		t.Errorf("promtool: %v\n%s", err, out)
 	}
 }
 

@@ -89,7 +89,7 @@ func TestLongNames(t *testing.T) {
 	rendered, err := render(required, `
 fullnameOverride: `+strings.Repeat("n", 53)+`
 zones: [{name: `+strings.Repeat("z", 15)+`}, {name: b}]
-sharded: {enabled: true, hashPartitioning: {shards: 1000}}`)
+sharded: {enabled: true, hashPartitioning: {shards: 101}}`)
 	if err != nil {
 		t.Fatal(err)
 	}

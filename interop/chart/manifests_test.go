@@ -16,7 +16,7 @@ func TestManifests(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rendered, err := render(string(given))
+		rendered, err := renderAs("larder", string(given))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -46,6 +46,7 @@ func TestMistakes(t *testing.T) {
 	f(`extraArgs: ["log.level=debug"]`, "/extraArgs/0", "pattern")
 	f(`extraEnv: {GOGC: "50"}`, "/extraEnv", "want array")
 	f(`image: {digest: latest}`, "/image/digest", "pattern")
+	f(`probes: {liveness: {successThreshold: 2}}`, "/probes/liveness/successThreshold", "must be 1")
 	f(`minTime: "6 weeks"`, "/minTime", "pattern")
 	f(`pdb: {maxUnavailable: half}`, "/pdb/maxUnavailable")
 	f(`serviceMonitor: {relabelConfigs: []}`, "serviceMonitor", "relabelConfigs")

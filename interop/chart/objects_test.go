@@ -1,6 +1,7 @@
 package chart
 
 import (
+	"errors"
 	"fmt"
 
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
@@ -9,6 +10,7 @@ import (
 	networking "k8s.io/api/networking/v1"
 	policy "k8s.io/api/policy/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
 
@@ -72,7 +74,13 @@ func one[T any, P interface {
 	meta.Object
 }](o *objects, to *[]P, doc, kind string) error {
 	v := P(new(T))
-	if err := yaml.UnmarshalStrict([]byte(doc), v); err != nil {
+	data, err := yaml.YAMLToJSONStrict([]byte(doc))
+	if err != nil {
+		return err
+	}
+	// The decoder of the API server: unlike encoding/json it tells emptydir from emptyDir.
+	strict, err := json.UnmarshalStrict(data, v)
+	if err := errors.Join(append(strict, err)...); err != nil {
 		return err
 	}
 	*to = append(*to, v)

@@ -21,10 +21,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-const (
-	release   = "store"
-	namespace = "thanos"
-)
+// namespace is that of the release, unless values name another.
+const namespace = "thanos"
 
 // chartDir is the folder of the chart.
 var chartDir = filepath.Join("..", "..", "deploy", "helm", "larder")
@@ -36,7 +34,7 @@ objectStorageConfig: {name: thanos-objstore}
 `
 
 // helm3 renders the chart with Helm 3: the texts of its templates, by file.
-func helm3(values map[string]any) (map[string]string, error) {
+func helm3(release string, values map[string]any) (map[string]string, error) {
 	c, err := loader.Load(chartDir)
 	if err != nil {
 		return nil, err
@@ -59,7 +57,7 @@ func helm3(values map[string]any) (map[string]string, error) {
 }
 
 // helm4 renders the chart with Helm 4.
-func helm4(values map[string]any) (map[string]string, error) {
+func helm4(release string, values map[string]any) (map[string]string, error) {
 	c, err := loader4.Load(chartDir)
 	if err != nil {
 		return nil, err
@@ -95,17 +93,22 @@ func values(layers ...string) (map[string]any, error) {
 	return out, nil
 }
 
-// render renders the chart with both Helms, which must agree.
+// render renders the chart for the release store.
 func render(layers ...string) (map[string]string, error) {
+	return renderAs("store", layers...)
+}
+
+// renderAs renders the chart with both Helms, which must agree.
+func renderAs(release string, layers ...string) (map[string]string, error) {
 	v, err := values(layers...)
 	if err != nil {
 		return nil, err
 	}
-	three, err3 := helm3(v)
+	three, err3 := helm3(release, v)
 	if v, err = values(layers...); err != nil { // rendering may change what it is given
 		return nil, err
 	}
-	four, err4 := helm4(v)
+	four, err4 := helm4(release, v)
 	if err3 != nil || err4 != nil {
 		if (err3 == nil) != (err4 == nil) {
 			return nil, fmt.Errorf("only one Helm fails: Helm 3: %w, Helm 4: %w", err3, err4)
@@ -219,6 +222,7 @@ grpcServerTlsConfig:
   keySecret: {name: larder-tls, key: tls.key}
   ca: {configMap: {name: ca-bundle, key: ca.pem}}
 httpConfig: {name: larder-web, key: web.yml, tls: true}
+probes: {readiness: {httpHeaders: [{name: Authorization, value: Basic YTpi}]}}
 endpointConfig:
   namespace: queriers
   clientConfig: {tls_config: {enabled: true, ca_file: /etc/ca.pem}}
