@@ -21,6 +21,9 @@ type Options struct {
 	// Remote is a tier below memory, or the only tier: a *memcached.Client. The caller closes it
 	// after the cache. Default nil: pages are kept in memory only.
 	Remote bytecache.Remote
+	// Disk keeps pages on a local disk, between memory and Remote. New's cache closes it. Its pages
+	// have the size of Pages. Default nil: none.
+	Disk bytecache.Disk
 	// Pages configures the page reader. New sets its Kind.
 	Pages pagecache.Options
 }
@@ -42,7 +45,7 @@ func New(bkt pagecache.Bucket, o Options) *Cache {
 		ExpectedValueBytes: o.Pages.PageBytes(),
 		Name:               kind,
 		Registerer:         o.Pages.Registerer,
-	}, o.Remote)}
+	}, o.Disk, o.Remote)}
 	o.Pages.Kind = kind
 	c.Reader = pagecache.New(bkt, c.store, o.Pages)
 	return c

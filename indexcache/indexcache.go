@@ -41,6 +41,9 @@ type Options struct {
 	// Remote keeps pages and expanded postings outside of the process, in addition to memory:
 	// *memcached.Client. The caller closes it after the cache. nil: they are kept in memory only.
 	Remote bytecache.Remote
+	// Disk keeps pages on a local disk, between memory and Remote. New's cache closes it. Its pages
+	// have the size of Pages. nil: none.
+	Disk bytecache.Disk
 	// Pages says how indexes are read. New sets its Kind.
 	Pages pagecache.Options
 }
@@ -69,7 +72,7 @@ func New(bkt pagecache.Bucket, o Options) *Cache {
 		ExpectedValueBytes: o.Pages.PageBytes(),
 		Name:               kind,
 		Registerer:         o.Pages.Registerer,
-	}, remote)}
+	}, o.Disk, remote)}
 	if o.PostingsBytes == 0 {
 		o.PostingsBytes = DefaultPostingsBytes
 	}

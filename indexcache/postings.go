@@ -109,7 +109,7 @@ func (p *Postings) Joined() { p.joined.Add(1) }
 func (p *Postings) Stats() bytecache.Stats { return p.cache.Stats() }
 
 func newPostings(o bytecache.Options, remote bytecache.Remote) *Postings {
-	p := &Postings{cache: bytecache.Open(o, remote), reg: o.Registerer}
+	p := &Postings{cache: bytecache.Open(o, nil, remote), reg: o.Registerer}
 	if p.reg != nil {
 		p.collector = newPostingsCollector(p)
 		p.reg.MustRegister(p.collector)

@@ -94,12 +94,15 @@ func (b *zeroBody) Close() error { return nil }
 // local makes a candidate a cache for a page reader.
 type local struct{ cache }
 
-func (c local) Fetch(_ context.Context, keys []bytecache.Key, values [][]byte) {
+func (c local) Fetch(
+	_ context.Context, keys []bytecache.Key, values [][]byte,
+) (none bytecache.Found) {
 	for i, key := range keys {
 		if values[i] == nil {
 			values[i], _ = c.Get(key.Local)
 		}
 	}
+	return none
 }
 
 func (c local) Remote() bool                        { return false }

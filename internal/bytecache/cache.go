@@ -23,7 +23,7 @@ type Cache interface {
 	// does not count another miss in memory. It may wait for servers outside of the process, for a
 	// bounded time, and requests all keys at once. Every problem is a miss. After it returns, it
 	// does not touch values.
-	Fetch(ctx context.Context, keys []Key, values [][]byte)
+	Fetch(ctx context.Context, keys []Key, values [][]byte) Found
 	// Remote reports whether Fetch may find values that Get does not.
 	Remote() bool
 	// Set keeps a value, or refuses it. The cache owns the value from the call on.
@@ -36,8 +36,32 @@ type Cache interface {
 	Close()
 }
 
-// Open returns a cache with memory unless o.MaxBytes is negative, and with remote unless it is nil.
-func Open(o Options, remote Remote) Cache {
+// Found counts the values that a Fetch found on a disk. It found the others in memory or outside of
+// the machine.
+type Found struct {
+	DiskItems, DiskBytes int64
+}
+
+// Disk is a cache on a local disk: *diskcache.Cache.
+type Disk interface {
+	Cache
+	// Keep is Set of a value that was used a second time.
+	Keep(key Key, value []byte)
+}
+
+// Open returns a cache with memory unless o.MaxBytes is negative, with disk unless it is nil, and
+// with remote unless it is nil. The cache closes disk.
+func Open(o Options, disk Disk, remote Remote) Cache {
+	if disk != nil {
+		below := []Cache{disk}
+		if remote != nil {
+			below = append(below, NewMemcached(remote, o))
+		}
+		if o.MaxBytes < 0 {
+			return NewTiered(nil, below...)
+		}
+		return NewTiered(NewMemory(o), below...)
+	}
 	switch {
 	case o.MaxBytes < 0 && remote == nil:
 		return None{}

@@ -1,8 +1,9 @@
 // Package bytecache holds byte caches with one interface, Cache. Memory keeps values in the heap,
 // up to a fixed size, under exact 64-bit keys. Memcached keeps them outside of the process, under
-// IDs that all processes share. Tiered is a Memory in front of a Memcached, and None keeps nothing;
-// Open chooses among them. Values is the core of Memory for values of any type with a size. Package
-// bytecachetest is the conformance suite that all of them pass.
+// IDs that all processes share. Tiered is a Memory in front of other tiers: a Disk (package
+// diskcache), a Memcached, or both. None keeps nothing. Open chooses among them. Values is the core
+// of Memory for values of any type with a size. Package bytecachetest is the conformance suite that
+// all of them pass.
 //
 // # Contract of a cache
 //

@@ -30,7 +30,7 @@ var _ Cache = (*Memcached)(nil)
 // cache. It uses Name and Registerer of the options, and ignores the others.
 func NewMemcached(remote Remote, o Options) *Memcached {
 	m := &Memcached{remote: remote}
-	m.collector = register(o.Registerer, o.Name, tierMemcached, m)
+	m.collector = register(o.Registerer, o.Name, TierMemcached, m)
 	return m
 }
 
@@ -38,9 +38,9 @@ func NewMemcached(remote Remote, o Options) *Memcached {
 func (m *Memcached) Get(uint64) ([]byte, bool) { return nil, false }
 
 // Fetch requests the values that are nil from memcached, all at once.
-func (m *Memcached) Fetch(ctx context.Context, keys []Key, values [][]byte) {
+func (m *Memcached) Fetch(ctx context.Context, keys []Key, values [][]byte) Found {
 	if m.closed.Load() {
-		return
+		return Found{}
 	}
 	ids, at := make([]ID, 0, len(keys)), make([]int, 0, len(keys))
 	for i := range keys {
@@ -49,7 +49,7 @@ func (m *Memcached) Fetch(ctx context.Context, keys []Key, values [][]byte) {
 		}
 	}
 	if len(ids) == 0 {
-		return
+		return Found{}
 	}
 	found := make([][]byte, len(ids))
 	m.remote.GetMulti(ctx, ids, found)
@@ -64,6 +64,7 @@ func (m *Memcached) Fetch(ctx context.Context, keys []Key, values [][]byte) {
 	m.requests.Add(int64(len(ids)))
 	m.hits.Add(hits)
 	m.hitBytes.Add(bytes)
+	return Found{}
 }
 
 // Remote returns true.

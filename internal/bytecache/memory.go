@@ -17,13 +17,18 @@ func NewMemory(o Options) *Memory { return &Memory{NewValues[[]byte](o), newSize
 func (m *Memory) Get(local uint64) ([]byte, bool) { return m.values.Get(local) }
 
 // Fetch finds values that were set since Get missed them. It never waits.
-func (m *Memory) Fetch(_ context.Context, keys []Key, values [][]byte) {
+func (m *Memory) Fetch(_ context.Context, keys []Key, values [][]byte) Found {
 	for i, key := range keys {
 		if values[i] == nil {
 			values[i], _ = m.values.again(key.Local)
 		}
 	}
+	return Found{}
 }
+
+// OnAsked sets a function that is called with each value that is used a second time. Call it before
+// the first Set. f must not call the cache.
+func (m *Memory) OnAsked(f func(local uint64, value []byte)) { m.values.onAsked = f }
 
 // Remote returns false.
 func (m *Memory) Remote() bool { return false }

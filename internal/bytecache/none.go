@@ -11,7 +11,7 @@ var _ Cache = None{}
 func (None) Get(uint64) ([]byte, bool) { return nil, false }
 
 // Fetch finds nothing.
-func (None) Fetch(context.Context, []Key, [][]byte) {}
+func (None) Fetch(context.Context, []Key, [][]byte) Found { return Found{} }
 
 // Remote returns false.
 func (None) Remote() bool { return false }

@@ -51,7 +51,7 @@ func TestTieredConforms(t *testing.T) {
 	traits := bytecachetest.Traits{Keeps: true, Remote: true}
 	bytecachetest.Run(t, traits, func(tb testing.TB, maxBytes int64) bytecache.Cache {
 		return bytecache.Open(bytecache.Options{MaxBytes: maxBytes, ExpectedValueBytes: 256},
-			c.open(tb))
+			nil, c.open(tb))
 	})
 }
 
@@ -62,9 +62,9 @@ func TestMetricsOfTiers(t *testing.T) {
 	key, other := bytecache.Key{Local: 7, ID: bytecache.ID{1}},
 		bytecache.Key{Local: 8, ID: bytecache.ID{2}}
 	for range 2 { // a closed cache frees its names
-		c := bytecache.Open(bytecache.Options{Name: "chunks", Registerer: reg}, client)
+		c := bytecache.Open(bytecache.Options{Name: "chunks", Registerer: reg}, nil, client)
 		alone := bytecache.Open(bytecache.Options{MaxBytes: -1, Name: "index", Registerer: reg},
-			client)
+			nil, client)
 		alone.Set(key, []byte("value"))
 		for range 3 {
 			values := make([][]byte, 2)
@@ -105,8 +105,8 @@ func TestTieredFillsMemory(t *testing.T) {
 	client := (&clients{server: memcachedtest.Start(t, memcachedtest.Options{})}).open(t)
 	key := bytecache.Key{Local: 7, ID: bytecache.ID{1}}
 	bytecache.NewMemcached(client, bytecache.Options{}).Set(key, []byte("value"))
-	c := bytecache.NewTiered(bytecache.NewMemory(bytecache.Options{}),
-		bytecache.NewMemcached(client, bytecache.Options{}))
+	remote := bytecache.NewMemcached(client, bytecache.Options{})
+	c := bytecache.NewTiered(bytecache.NewMemory(bytecache.Options{}), remote)
 	defer c.Close()
 	if _, ok := c.Get(key.Local); ok {
 		t.Error("the value is in memory before a request")
@@ -117,7 +117,7 @@ func TestTieredFillsMemory(t *testing.T) {
 		string(near) != "value" {
 		t.Errorf("Fetch: %q, then Get: %q, %v", values[0], near, ok)
 	}
-	if near, far := c.Stats(), c.RemoteStats(); near.Items != 1 || far.Requests != 1 ||
+	if near, far := c.Stats(), remote.Stats(); near.Items != 1 || far.Requests != 1 ||
 		far.Hits != 1 {
 		t.Errorf("memory %+v, memcached %+v", near, far)
 	}

@@ -61,9 +61,18 @@ type collector struct {
 
 // Values of the label `tier`.
 const (
-	tierMemory    = "memory"
-	tierMemcached = "memcached"
+	TierMemory    = "memory"
+	TierDisk      = "disk"
+	TierMemcached = "memcached"
 )
+
+// Register registers the metrics of a tier of a cache, which is not in this package. unregister
+// frees their names.
+func Register(
+	reg prometheus.Registerer, name, tier string, source interface{ Stats() Stats },
+) (unregister func()) {
+	return register(reg, name, tier, source).unregister
+}
 
 // register registers the metrics of a tier of a cache. Without a registerer it returns nil, which
 // can be unregistered.
@@ -80,7 +89,7 @@ func register(
 	c := &collector{
 		source:     source,
 		registerer: reg,
-		remote:     tier == tierMemcached,
+		remote:     tier == TierMemcached,
 		requests:   desc("requests_total", "Look-ups in the cache."),
 		hits:       desc("hits_total", "Look-ups that found a value."),
 		hitBytes:   desc("hit_bytes_total", "Bytes of values found."),

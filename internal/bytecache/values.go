@@ -70,7 +70,8 @@ type Values[V any] struct {
 	added, departed, evictions atomic.Int64
 	tooLarge, crowded, refused atomic.Int64
 
-	left func(V) // see OnExit
+	left    func(V)               // see OnExit
+	onAsked func(key uint64, v V) // called when a value becomes asked; nil: none
 
 	// last is the entry that ristretto applies now, or applied last. Only its goroutine uses it.
 	last *entry[V]
@@ -173,7 +174,7 @@ func NewValues[V any](o Options) *Values[V] {
 		m.shards[i].log = new(accessLog)
 	}
 	go m.count()
-	m.collector = register(o.Registerer, o.Name, tierMemory, m)
+	m.collector = register(o.Registerer, o.Name, TierMemory, m)
 	return m
 }
 
@@ -219,24 +220,28 @@ func (m *Values[V]) Get(key uint64) (value V, ok bool) {
 	if s.log.add(mixed) {
 		s.log = m.handOver(s.log)
 	}
-	m.noteAsked(e)
+	first := m.noteAsked(e)
 	value = e.value
 	s.hits++
 	s.hitBytes += e.size
 	s.mu.Unlock()
+	if first && m.onAsked != nil {
+		m.onAsked(key, value)
+	}
 	return value, true
 }
 
 // noteAsked records a look-up of an entry. A look-up some time after the value was set, or the
 // third of those before that, comes from another request than the one that set it. The caller holds
-// the shard's mu.
-func (m *Values[V]) noteAsked(e *entry[V]) {
+// the shard's mu. It returns true once for each entry.
+func (m *Values[V]) noteAsked(e *entry[V]) (first bool) {
 	if e.asked { // avoids a write where many read
-		return
+		return false
 	}
 	e.soon++
 	e.asked = e.soon == soonLooks ||
 		int64(m.recent.pushedKiB()-e.born)<<10-e.cost >= m.recent.maxBytes/soonShare
+	return e.asked
 }
 
 // OnExit sets a function that is called once for every value that the cache drops: evicted, or
@@ -262,16 +267,21 @@ func (m *Values[V]) again(key uint64) (value V, ok bool) {
 	mixed := mix(key)
 	s := m.shardOf(mixed)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	e := s.table[mixed]
 	if e == nil {
+		s.mu.Unlock()
 		return value, false
 	}
-	m.noteAsked(e)
+	first := m.noteAsked(e)
+	value = e.value
 	s.requests++
 	s.hits++
 	s.hitBytes += e.size
-	return e.value, true
+	s.mu.Unlock()
+	if first && m.onAsked != nil {
+		m.onAsked(key, value)
+	}
+	return value, true
 }
 
 // Set keeps a value that uses size bytes of the heap, unless its key is present or it is too large.

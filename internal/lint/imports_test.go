@@ -19,7 +19,7 @@ var layers = [][]string{
 		"internal/extent", "internal/bucket/slots", "internal/bucket/listing"},
 	{"internal/bytecache", "internal/intake", "internal/bucket/hedge", "internal/bucket/cost",
 		"shard"},
-	{"internal/pagecache", "internal/tsdbfmt", "internal/bucket/retry"},
+	{"internal/pagecache", "internal/tsdbfmt", "internal/bucket/retry", "internal/diskcache"},
 	{"store/indexheader", "store/irregular", "store/matcher", "indexcache", "chunkcache"},
 	{"store/catalog", "store/postings"},
 	{"store/block", "store/admission"}, // block reads blocks as the catalog describes them
@@ -45,6 +45,8 @@ var narrower = map[string][]string{
 		"internal/panics", "internal/redaction", "internal/telemetry", "internal/loopback",
 	},
 	"internal/bytecache": {"internal/telemetry", "internal/memcached"},
+	"internal/diskcache": {"internal/panics", "internal/bytecache", "internal/bucket/cost",
+		"internal/localfs", "internal/sealed"},
 	"internal/pagecache": {"internal/panics", "internal/telemetry", "internal/bytecache",
 		"internal/quantile", "internal/bucket/cost", "internal/bucket/slots", "internal/extent"},
 	"internal/bucket/cost": {"internal/quantile"},

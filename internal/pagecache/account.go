@@ -27,8 +27,8 @@ type Account struct {
 	Fetched, FetchedBytes atomic.Int64
 	// Hits and HitBytes are the pages found in the cache's memory, and their bytes.
 	Hits, HitBytes atomic.Int64
-	// RemoteHits and RemoteHitBytes are the pages that the remote tier was asked for by this
-	// request and had, and their bytes.
+	// RemoteHits and RemoteHitBytes are the pages that the tiers below memory were asked for by
+	// this request and had, and their bytes.
 	RemoteHits, RemoteHitBytes atomic.Int64
 	// Coalesced is the number of pages from another request's read of the bucket or look-up in the
 	// remote tier.
@@ -86,7 +86,8 @@ func (a *Account) spend(touched, fetched int64) error {
 type tally struct {
 	touched, touchedBytes     int64
 	hits, hitBytes            int64
-	remoteHits, remoteBytes   int64
+	remoteHits, remoteBytes   int64 // on the disk and in memcached
+	diskHits, diskBytes       int64 // of these
 	joined                    int64 // pages in look-ups of others, found or not
 	coalesced, coalescedBytes int64
 	fetched, fetchedBytes     int64
@@ -123,8 +124,10 @@ func (r *Reader) record(t *tally, acct *Account) {
 		m.hitBytes.Add(float64(t.hitBytes))
 	}
 	if t.remoteHits > 0 {
-		m.remoteHits.Add(float64(t.remoteHits))
-		m.remoteHitBytes.Add(float64(t.remoteBytes))
+		m.diskHits.Add(float64(t.diskHits))
+		m.diskHitBytes.Add(float64(t.diskBytes))
+		m.remoteHits.Add(float64(t.remoteHits - t.diskHits))
+		m.remoteHitBytes.Add(float64(t.remoteBytes - t.diskBytes))
 	}
 	if t.joined > 0 {
 		m.joined.Add(float64(t.joined))

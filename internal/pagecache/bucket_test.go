@@ -156,7 +156,9 @@ func (c *mapCache) Del(key bytecache.Key) {
 	delete(c.m, key.Local)
 }
 
-func (c *mapCache) Fetch(context.Context, []bytecache.Key, [][]byte) {}
+func (c *mapCache) Fetch(context.Context, []bytecache.Key, [][]byte) (none bytecache.Found) {
+	return none
+}
 
 func (c *mapCache) Remote() bool { return false }
 

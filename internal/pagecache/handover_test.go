@@ -294,7 +294,7 @@ func TestRealMemcached(t *testing.T) {
 		if from == "memory" {
 			o.MaxBytes = 4 << 20
 		}
-		cache := bytecache.Open(o, client)
+		cache := bytecache.Open(o, nil, client)
 		r := New(b, cache, Options{})
 		var acct Account
 		n := 1

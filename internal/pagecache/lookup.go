@@ -18,6 +18,7 @@ type lookup struct {
 	// done is closed when values are complete. No goroutine reads them before.
 	done   chan struct{}
 	values [][]byte
+	found  bytecache.Found // complete when done is closed
 
 	// Guarded by Reader.mu.
 	over    bool // done is closed
@@ -66,11 +67,14 @@ func (r *Reader) searchRemote(
 			}
 		}
 	}
+	var own *lookup
 	for _, a := range q.asked {
 		if a.l == nil {
 			continue
 		}
-		if !a.own {
+		if a.own {
+			own = a.l
+		} else {
 			t.joined++
 		}
 		b := a.l.values[a.i]
@@ -85,6 +89,10 @@ func (r *Reader) searchRemote(
 			t.coalesced++
 			t.coalescedBytes += int64(len(b))
 		}
+	}
+	if own != nil {
+		t.diskHits += min(own.found.DiskItems, t.remoteHits)
+		t.diskBytes += min(own.found.DiskBytes, t.remoteBytes)
 	}
 	return q, nil
 }
@@ -168,7 +176,7 @@ func (r *Reader) runLookup(ctx context.Context, l *lookup) {
 		}
 		close(l.done)
 	}()
-	r.cache.Fetch(ctx, l.keys, l.values)
+	l.found = r.cache.Fetch(ctx, l.keys, l.values)
 	for i, key := range l.keys {
 		if b := l.values[i]; b != nil && !r.fits(l.obj, pageNumber(key.Local), b) {
 			l.values[i] = nil

@@ -1,12 +1,17 @@
 package pagecache
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"larder/internal/bytecache"
+)
 
 // metrics are the metrics of one reader. The label kind is constant, so that the readers of a
 // process can share names.
 type metrics struct {
 	touched, hits, coalesced, fetched                      prometheus.Counter
 	touchedBytes, hitBytes, coalescedBytes, fetchedBytes   prometheus.Counter
+	diskHits, diskHitBytes                                 prometheus.Counter
 	remoteHits, remoteHitBytes, joined                     prometheus.Counter
 	reads, readFailures, readRetries, abandoned, refetches prometheus.Counter
 	readBytes                                              prometheus.Histogram
@@ -22,12 +27,13 @@ func newMetrics(reg prometheus.Registerer, kind string) *metrics {
 		m.collectors = append(m.collectors, c)
 		return c
 	}
-	tiers := func(name, help string) (memory, remote prometheus.Counter) {
+	tiers := func(name, help string) (memory, disk, remote prometheus.Counter) {
 		v := prometheus.NewCounterVec(
 			prometheus.CounterOpts{Name: name, Help: help}, []string{"tier"},
 		)
 		m.collectors = append(m.collectors, v)
-		return v.WithLabelValues("memory"), v.WithLabelValues("memcached")
+		return v.WithLabelValues(bytecache.TierMemory), v.WithLabelValues(bytecache.TierDisk),
+			v.WithLabelValues(bytecache.TierMemcached)
 	}
 	m.touched = counter("larder_pages_touched_total", "Pages that requests needed.")
 	m.touchedBytes = counter(
@@ -38,11 +44,11 @@ func newMetrics(reg prometheus.Registerer, kind string) *metrics {
 		hitsHelp     = "Pages that requests needed and found in a tier of the cache."
 		hitBytesHelp = "Bytes of the pages that requests needed and found in a tier of the cache."
 	)
-	m.hits, m.remoteHits = tiers(hits, hitsHelp)
-	m.hitBytes, m.remoteHitBytes = tiers(hitBytes, hitBytesHelp)
+	m.hits, m.diskHits, m.remoteHits = tiers(hits, hitsHelp)
+	m.hitBytes, m.diskHitBytes, m.remoteHitBytes = tiers(hitBytes, hitBytesHelp)
 	m.joined = counter(
 		"larder_pages_lookups_joined_total",
-		"Pages that a request waited for in another request's look-up in memcached.",
+		"Pages that a request waited for in another request's look-up on the disk or in memcached.",
 	)
 	m.coalesced = counter(
 		"larder_pages_coalesced_total",

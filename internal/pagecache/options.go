@@ -29,7 +29,7 @@ type Cache interface {
 	Get(local uint64) ([]byte, bool)
 	// Fetch fills in the nil values that it finds. It may wait for a bounded time. It is called
 	// only if Remote is true.
-	Fetch(ctx context.Context, keys []bytecache.Key, values [][]byte)
+	Fetch(ctx context.Context, keys []bytecache.Key, values [][]byte) bytecache.Found
 	Remote() bool
 	Set(key bytecache.Key, value []byte)
 	// Del drops a page with wrong bytes. A look-up that starts after Del has returned does not find

@@ -44,7 +44,7 @@ type Span struct {
 const (
 	blockBits = 24
 	fileBits  = 14
-	pageBits  = 26
+	pageBits  = bytecache.PageBits
 
 	// Uncached is the ID of an object without a fitting ID. Its pages are not cached and its reads
 	// are not shared.
@@ -85,7 +85,7 @@ func (o *Object) cacheKey(no int64, shift uint) (bytecache.Key, bool) {
 	copy(k.ID[:16], o.Block[:])
 	k.ID[16], k.ID[17] = pageKind, byte(shift)
 	binary.BigEndian.PutUint16(k.ID[18:], uint16(o.ID&(1<<fileBits-1)))
-	binary.BigEndian.PutUint32(k.ID[20:], uint32(no))
+	binary.BigEndian.PutUint32(k.ID[bytecache.PageAt:], uint32(no))
 	binary.BigEndian.PutUint64(k.ID[24:], o.Content)
 	return k, true
 }

@@ -544,8 +544,8 @@ func TestMetrics(t *testing.T) {
 	other := New(b, newMapCache(), Options{Kind: "index", Registerer: reg})
 	defer other.Close()
 	for range 3 {
-		if _, err := r.Fetch(t.Context(), testObject("o", 10_000), []Span{{0, 9000}},
-			nil); err != nil {
+		_, err := r.Fetch(t.Context(), testObject("o", 10_000), []Span{{0, 9000}}, nil)
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -560,8 +560,10 @@ larder_pages_fetched_bytes_total{kind="chunks"} 9216
 larder_pages_fetched_bytes_total{kind="index"} 0
 # HELP larder_pages_hits_total Pages that requests needed and found in a tier of the cache.
 # TYPE larder_pages_hits_total counter
+larder_pages_hits_total{kind="chunks",tier="disk"} 0
 larder_pages_hits_total{kind="chunks",tier="memcached"} 0
 larder_pages_hits_total{kind="chunks",tier="memory"} 18
+larder_pages_hits_total{kind="index",tier="disk"} 0
 larder_pages_hits_total{kind="index",tier="memcached"} 0
 larder_pages_hits_total{kind="index",tier="memory"} 0
 # HELP larder_pages_touched_total Pages that requests needed.
@@ -569,13 +571,12 @@ larder_pages_hits_total{kind="index",tier="memory"} 0
 larder_pages_touched_total{kind="chunks"} 27
 larder_pages_touched_total{kind="index"} 0
 `
-	err := testutil.GatherAndCompare(reg, strings.NewReader(want), "larder_bucket_reads_total",
-		"larder_pages_fetched_bytes_total", "larder_pages_hits_total", "larder_pages_touched_total")
-	if err != nil {
+	if err := testutil.GatherAndCompare(reg, strings.NewReader(want), "larder_bucket_reads_total",
+		"larder_pages_fetched_bytes_total", "larder_pages_hits_total",
+		"larder_pages_touched_total"); err != nil {
 		t.Error(err)
 	}
-	r.Close()
-	// The names are free again.
+	r.Close() // the names are free again
 	New(b, newMapCache(), Options{Kind: "chunks", Registerer: reg}).Close()
 }
 

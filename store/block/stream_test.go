@@ -169,7 +169,9 @@ func (c *pageMap) Del(key bytecache.Key) {
 	delete(c.pages, key.Local)
 }
 
-func (c *pageMap) Fetch(context.Context, []bytecache.Key, [][]byte) {}
+func (c *pageMap) Fetch(context.Context, []bytecache.Key, [][]byte) (none bytecache.Found) {
+	return none
+}
 
 func (c *pageMap) Remote() bool { return false }
 

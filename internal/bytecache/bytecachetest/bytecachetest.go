@@ -62,10 +62,11 @@ func valueOf(key uint64, size int) []byte {
 	return b
 }
 
-// keyOf returns the key with the given local part.
+// keyOf returns the key of a page with the given local part, see bytecache.PageBits.
 func keyOf(local uint64) bytecache.Key {
 	k := bytecache.Key{Local: local}
-	binary.BigEndian.PutUint64(k.ID[:], local)
+	binary.BigEndian.PutUint64(k.ID[:], local>>bytecache.PageBits)
+	binary.BigEndian.PutUint32(k.ID[bytecache.PageAt:], uint32(local&(1<<bytecache.PageBits-1)))
 	return k
 }
 
