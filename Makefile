@@ -15,7 +15,7 @@ LDFLAGS   = -s -w \
 	-X github.com/prometheus/common/version.Branch=$(BRANCH)
 
 .PHONY: help setup demo build test check unit race fuzz chaos attack interop interop-short
-.PHONY: compare trips memory-bound bench lint vulncheck proto image manifests
+.PHONY: compare performance trips memory-bound bench lint vulncheck proto image manifests
 
 help: ## List the commands.
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' Makefile
@@ -89,6 +89,18 @@ interop: interop/servers/node_modules ## Run the long form, and print which syst
 COMPARE  ?=
 compare: ## Compare larder with Thanos's store gateway and a minimal gRPC server.
 	cd interop && $(GO) run -tags slicelabels ./cmd/compare $(COMPARE)
+
+# Measure twice on a quiet machine and write docs/performance.md: its tables and plots from the
+# second run, and how the figures moved from the first. Each run takes about 25 minutes, and before
+# the first one some minutes to make the data sets. If a run fails, its results.json holds what it
+# has measured.
+COMPARE_DIR ?= /tmp/larder-performance
+performance: ## Compare twice and write docs/performance.md.
+	mkdir -p $(COMPARE_DIR)/first $(COMPARE_DIR)/second
+	cd interop && $(GO) run -tags slicelabels ./cmd/compare $(COMPARE) --out=$(COMPARE_DIR)/first \
+		--docs=../docs/performance.md
+	cd interop && $(GO) run -tags slicelabels ./cmd/compare $(COMPARE) --out=$(COMPARE_DIR)/second \
+		--against=$(COMPARE_DIR)/first/results.json --docs=../docs/performance.md
 
 # The test fails if the figures differ from the committed table. Review the diff of the table like
 # code: every read that a cold query waits for is in it.

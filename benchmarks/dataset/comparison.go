@@ -19,7 +19,7 @@ const SeriesPerPod = 98
 // pods are 100,000 series a block.
 func Medium(seed uint64, pods int) Layout {
 	b := Block{
-		MinTime: Epoch - 24*hour, MaxTime: Epoch, Series: podSources(seed, pods), Level: 3,
+		MinTime: Epoch - 24*hour, MaxTime: Epoch, Series: podSources(seed, 0, pods), Level: 3,
 		Labels: labels.FromStrings("cluster", "eu-west-1", "replica", "prometheus-0"),
 	}
 	blocks := []Block{b}
@@ -35,7 +35,7 @@ func Medium(seed uint64, pods int) Layout {
 func Large(seed uint64, pods int) Layout {
 	return Layout{Name: "large", Blocks: withIDs(seed, []Block{{
 		MinTime: Epoch, MaxTime: Epoch + 2*hour, Interval: 5 * minute,
-		Series: podSources(seed, pods),
+		Series: podSources(seed, 0, pods),
 		Labels: labels.FromStrings("cluster", "eu-west-1", "replica", "prometheus-0"),
 	}})}
 }
@@ -73,6 +73,27 @@ func Many(seed uint64, blocks int) Layout {
 		}
 	}
 	return Layout{Name: "many", Blocks: withIDs(seed, bs)}
+}
+
+// Month is the given number of blocks of two hours, one after the other, as a month that is not
+// compacted has them. Each holds 20 pods with SeriesPerPod series, scraped every 5 minutes. Two
+// pods are replaced every day. 360 blocks are 30 days with 78 pods in all.
+func Month(seed uint64, blocks int) Layout {
+	const pods, perDay, replaced = 20, 12, 2
+	bs := make([]Block, blocks)
+	var src Source
+	for i := range bs {
+		if i%perDay == 0 {
+			src = podSources(seed, i/perDay*replaced, pods)
+		}
+		from := Epoch + int64(i)*2*hour
+		bs[i] = Block{
+			MinTime: from, MaxTime: from + 2*hour, Interval: 5 * minute, Series: src,
+			Labels:        labels.FromStrings("cluster", "eu-west-1", "replica", "prometheus-0"),
+			ChunkFileSize: 1 << 20,
+		}
+	}
+	return Layout{Name: "month", Blocks: withIDs(seed, bs)}
 }
 
 // Crowded is the given number of blocks with 8 series of 4 samples each: what it costs to have a
@@ -150,12 +171,12 @@ func Histograms(seed uint64, pods int) Layout {
 // depends on their number.
 func numberedPod(i int) string { return fmt.Sprintf("pod-%d", i) }
 
-// podSources returns the series of n pods with SeriesPerPod series each. It holds no series in
-// memory.
-func podSources(seed uint64, n int) Source {
+// podSources returns the series of n pods with SeriesPerPod series each, numbered from the given
+// one on. It holds no series in memory.
+func podSources(seed uint64, from, n int) Source {
 	at := make([]string, n)
 	for i := range at {
-		at[i] = podAddress(i) + ":8080"
+		at[i] = podAddress(from+i) + ":8080"
 	}
 	slices.Sort(at)
 	bounds := make([]string, len(upperBounds))
@@ -174,7 +195,7 @@ func podSources(seed uint64, n int) Source {
 			follows("namespace", p.target, func(i int) string {
 				return fmt.Sprintf("shop-%d", i%5)
 			}),
-			follows("pod", p.target, numberedPod),
+			follows("pod", p.target, func(i int) string { return numberedPod(from + i) }),
 		)
 		return p
 	}

@@ -18,6 +18,7 @@ func TestComparisonLayouts(t *testing.T) {
 		{dataset.Medium(1, 7), 13, 7 * dataset.SeriesPerPod},
 		{dataset.Large(1, 12), 1, 12 * dataset.SeriesPerPod},
 		{dataset.Many(1, 20), 20, 100},
+		{dataset.Month(1, 13), 13, 20 * dataset.SeriesPerPod},
 		{dataset.Crowded(1, 20), 20, 8},
 		{dataset.Downsampled(1, 2), 3, 40},
 		{dataset.Histograms(1, 3), 2, 3},

@@ -54,6 +54,7 @@ func layouts(size int) map[string]func(seed uint64) dataset.Layout {
 		"medium":        sized(dataset.Medium, 1020),
 		"large":         sized(dataset.Large, 10_204),
 		"many":          sized(dataset.Many, 500),
+		"month":         sized(dataset.Month, 360),
 		"crowded":       sized(dataset.Crowded, 10_000),
 		"downsampled":   sized(dataset.Downsampled, 100),
 		"histograms":    sized(dataset.Histograms, 2000),

@@ -62,6 +62,6 @@ func (a *adHoc) parse(args []string) (*run.Given, error) {
 	a.req.WithoutReplicaLabels = split(a.without)
 	dir, err := filepath.Abs(a.bucket)
 	return &run.Given{Dir: dir, Query: workload.Query{
-		Name: "given", Concurrent: true, Ask: query.Query{Series: &a.req},
+		Name: "given", Concurrent: true, ConcurrentS3: true, Ask: query.Query{Series: &a.req},
 	}}, err
 }

@@ -68,7 +68,7 @@ func parse(args []string) (o options, err error) {
 	)
 	fs.StringVar(
 		&o.run.Cache, "cache-dir", filepath.Join(os.TempDir(), "larder-compare"),
-		"folder that keeps the data sets; about 2.5 GB",
+		"folder that keeps the data sets; about 3 GB",
 	)
 	fs.StringVar(
 		&o.out, "out", "",
@@ -80,8 +80,14 @@ func parse(args []string) (o options, err error) {
 	)
 	fs.IntVar(&o.run.Rounds, "rounds", 7, "turns of each system in a row of the table")
 	fs.DurationVar(
-		&o.run.RowTime, "row-time", 90*time.Second,
+		&o.run.RowTime, "row-time", time.Minute,
 		"ends a row before it has had all rounds, but not before three; slow queries after one",
+	)
+	fs.DurationVar(
+		&o.run.Time,
+		"time",
+		25*time.Minute,
+		"about how long the run may take; if it would take longer, rows get fewer rounds; 0 is no bound",
 	)
 	fs.BoolVar(&o.run.Short, "short", false, "use the short form of the data sets")
 	fs.BoolVar(&o.run.Starts, "starts", true, "measure starts with an empty data directory")
@@ -201,12 +207,16 @@ func compare(ctx context.Context, args []string) error {
 	}
 	res := o.results
 	if res == nil {
+		if o.out != "" {
+			o.run.Save = func(res *run.Results) error { return saveResults(o.out, res) }
+		}
 		if res, err = run.Run(ctx, o.run); err != nil {
 			return err
 		}
 	}
 	report.Write(os.Stdout, res)
 	if o.first != nil {
+		fmt.Print("\n### From run to run\n\n")
 		report.Moves(os.Stdout, o.first, res)
 	}
 	if o.out != "" {
@@ -220,8 +230,9 @@ func compare(ctx context.Context, args []string) error {
 	return nil
 }
 
-// save writes the results, their tables and plots into a folder.
-func save(dir string, res *run.Results) error {
+// saveResults writes results.json, which is always whole, because a run that is interrupted must
+// leave what it has measured.
+func saveResults(dir string, res *run.Results) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
@@ -229,7 +240,16 @@ func save(dir string, res *run.Results) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "results.json"), b, 0o666); err != nil {
+	name := filepath.Join(dir, "results.json")
+	if err := os.WriteFile(name+".new", b, 0o666); err != nil {
+		return err
+	}
+	return os.Rename(name+".new", name)
+}
+
+// save writes the results, their tables and plots into a folder.
+func save(dir string, res *run.Results) error {
+	if err := saveResults(dir, res); err != nil {
 		return err
 	}
 	f, err := os.Create(filepath.Join(dir, "table.md"))

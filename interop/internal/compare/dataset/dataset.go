@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"larder/interop/internal/gateway"
 )
 
@@ -28,17 +30,45 @@ type Set struct {
 	Size, Short int
 	// Holds says what is in it.
 	Holds string
+	// Setup is about how many seconds it takes to start the systems over it in all modes and to
+	// compare their answers, Start those of one start of each with an empty data directory. The
+	// progress lines use them.
+	Setup, Start float64
+	// Slow is set if a start takes a minute or more.
+	Slow bool
 }
 
 // All are the data sets.
 func All() []Set {
 	return []Set{
-		{"medium", 1020, 12, "13 blocks of 100,000 series at 30 s: a compacted day, and the next day in blocks of 2 hours"},
-		{"large", 10_204, 30, "one block of 2 hours with 1,000,000 series at 5 minutes"},
-		{"many", 500, 30, "500 blocks of 2 hours with 100 series each, in 10 label sets"},
-		{"downsampled", 100, 3, "2,000 series: 2 days raw, 14 days at 5 minutes and at 1 hour"},
-		{"histograms", 2000, 20, "2 blocks of 2 hours with 2,000 native histograms each"},
-		{"crowded", 10_000, 40, "10,000 blocks of 8 series"},
+		{
+			Name: "medium", Size: 1020, Short: 12, Setup: 20,
+			Holds: "13 blocks of 100,000 series at 30 s: a compacted day, and the next day in blocks of 2 hours",
+		},
+		{
+			Name: "large", Size: 10_204, Short: 30, Setup: 45,
+			Holds: "one block of 2 hours with 1,000,000 series at 5 minutes",
+		},
+		{
+			Name: "many", Size: 500, Short: 30, Setup: 15, Start: 12,
+			Holds: "500 blocks of 2 hours with 100 series each, in 10 label sets",
+		},
+		{
+			Name: "month", Size: 360, Short: 24, Setup: 15,
+			Holds: "360 blocks of 2 hours, 30 days, with 1,960 series each; 78 pods in all",
+		},
+		{
+			Name: "downsampled", Size: 100, Short: 3, Setup: 5,
+			Holds: "2,000 series: 2 days raw, 14 days at 5 minutes and at 1 hour",
+		},
+		{
+			Name: "histograms", Size: 2000, Short: 20, Setup: 4,
+			Holds: "2 blocks of 2 hours with 2,000 native histograms each",
+		},
+		{
+			Name: "crowded", Size: 10_000, Short: 40, Setup: 40, Start: 110, Slow: true,
+			Holds: "10,000 blocks of 8 series",
+		},
 	}
 }
 
@@ -83,6 +113,14 @@ func (m *Maker) Make(ctx context.Context, s Set) (dir string, err error) {
 	if err := os.MkdirAll(m.Cache, 0o777); err != nil {
 		return "", err
 	}
+	unlock, err := m.lock(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil // made by another process meanwhile
+	}
 	// The folder gets its name when it is complete.
 	tmp, err := os.MkdirTemp(m.Cache, ".making-")
 	if err != nil {
@@ -99,11 +137,41 @@ func (m *Maker) Make(ctx context.Context, s Set) (dir string, err error) {
 		return "", fmt.Errorf("make data set %s: %w", s.Name, err)
 	}
 	if err := os.Rename(tmp, dir); err != nil {
-		// Another process may have been faster.
-		if _, e := os.Stat(dir); e != nil {
-			return "", err
-		}
+		return "", err
 	}
 	fmt.Fprintf(m.Progress, "made %s in %s\n", s.Name, time.Since(begin).Round(time.Second))
 	return dir, nil
+}
+
+// lockInterval is how often a process that waits for another one's data set looks again.
+const lockInterval = 500 * time.Millisecond
+
+// lock waits until no other process makes data sets in the cache folder. The system releases the
+// lock of a process that was killed.
+func (m *Maker) lock(ctx context.Context) (unlock func() error, err error) {
+	f, err := os.OpenFile(filepath.Join(m.Cache, ".lock"), os.O_RDWR|os.O_CREATE, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	for waited := false; ; waited = true {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f.Close, nil // which releases it
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
+		}
+		if !waited {
+			fmt.Fprintf(
+				m.Progress,
+				"waiting for another process that makes data sets in %s\n",
+				m.Cache,
+			)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), f.Close())
+		case <-time.After(lockInterval):
+		}
+	}
 }

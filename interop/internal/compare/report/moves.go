@@ -15,7 +15,7 @@ import (
 func Moves(w io.Writer, first, second *run.Results) {
 	fmt.Fprintf(
 		w,
-		"\n### From run to run\n\nThe same command twice: %s (larder %s) and %s (larder %s).\n\n",
+		"The same command twice: %s (larder %s) and %s (larder %s).\n\n",
 		first.Started.Format("2006-01-02 15:04"), first.Larder,
 		second.Started.Format("2006-01-02 15:04"), second.Larder,
 	)
@@ -41,6 +41,10 @@ func Moves(w io.Writer, first, second *run.Results) {
 				number(p50[0]), number(p50[1]), requests(a), requests(b),
 			)
 		}
+	}
+	if len(cpus) == 0 {
+		fmt.Fprint(w, "\nThe runs have no row in common.\n")
+		return
 	}
 	moved := fmt.Sprintf(
 		"The quotients of half of the rows moved by less than %.0f %% (CPU) and %.0f %% (p50); "+

@@ -13,13 +13,14 @@ import (
 )
 
 // Page writes the queries and the results into the marked parts of a Markdown file, and the plots
-// into the folder beside it that has its name. first, unless nil, is an earlier run of the same.
+// into the folder beside it that has its name. first, unless nil, is an earlier run of the same,
+// for the part about how the figures move.
 func Page(name string, res, first *run.Results) error {
 	b, err := os.ReadFile(name)
 	if err != nil {
 		return err
 	}
-	var queries, results bytes.Buffer
+	var queries, results, moves bytes.Buffer
 	header(&queries, []string{"query", "data set", "what a user does"})
 	for _, q := range workload.All() {
 		if q.Grows == "" {
@@ -32,9 +33,6 @@ func Page(name string, res, first *run.Results) error {
 		line(&queries, s.Name, s.Holds)
 	}
 	Write(&results, res)
-	if first != nil {
-		Moves(&results, first, res)
-	}
 	dir := strings.TrimSuffix(name, filepath.Ext(name))
 	if err := Plots(dir, res); err != nil {
 		return err
@@ -45,6 +43,10 @@ func Page(name string, res, first *run.Results) error {
 	}
 	page := string(b)
 	parts := map[string]string{"queries": queries.String(), "results": results.String()}
+	if first != nil {
+		Moves(&moves, first, res)
+		parts["moves"] = moves.String()
+	}
 	for part, text := range parts {
 		if page, err = replace(page, part, text); err != nil {
 			return fmt.Errorf("%s: %w", name, err)

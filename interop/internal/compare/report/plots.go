@@ -27,6 +27,9 @@ func plots(res *run.Results) []drawn {
 			out = append(out, drawn{mode + ".svg", b.Title, b})
 		}
 	}
+	if b := startQuotients(res); len(b.Labels) > 0 {
+		out = append(out, drawn{"start.svg", b.Title, b})
+	}
 	for _, curve := range []string{workload.PerSeries, workload.PerBlock} {
 		if l := costs(res, curve); len(l.X) > 0 {
 			out = append(out, drawn{curve + ".svg", l.Title, l})
@@ -38,31 +41,65 @@ func plots(res *run.Results) []drawn {
 // quotients compares larder's medians with Thanos's, for one client.
 func quotients(res *run.Results, mode string) plot.Bars {
 	b := plot.Bars{
-		Title:  fmt.Sprintf("larder : Thanos, mode %s, one client; below 1 larder takes less", mode),
+		Title: fmt.Sprintf(
+			"larder : Thanos, mode %s, one client; below 1 larder takes less",
+			mode,
+		),
 		YLabel: "larder : Thanos",
 		Series: []plot.Series{{Name: "CPU"}, {Name: "p50"}},
 	}
 	if mode == run.S3Cold { // warm, larder asks nothing
 		b.Series = append(b.Series, plot.Series{Name: "requests"})
 	}
-	for _, r := range rowsOf(res, mode) {
+	rows, _ := rowsOf(res, mode)
+	for _, r := range rows {
 		t, l := r.Systems[server.Thanos], r.Systems[server.Larder]
-		if r.Concurrency != 1 || t == nil || l == nil || len(t.CPU) == 0 || len(l.CPU) == 0 {
+		if t == nil || l == nil || len(t.CPU) == 0 || len(l.CPU) == 0 {
 			continue
 		}
 		b.Labels = append(b.Labels, r.Query)
-		quotient := func(i int, l, t float64) {
-			q := 0.0
-			if t > 0 {
-				q = l / t
-			}
-			b.Series[i].Y = append(b.Series[i].Y, q)
-		}
-		quotient(0, stats.Median(l.CPU), stats.Median(t.CPU))
-		quotient(1, stats.Median(l.Latency), stats.Median(t.Latency))
+		add(b.Series, 0, stats.Median(l.CPU), stats.Median(t.CPU))
+		add(b.Series, 1, stats.Median(l.Latency), stats.Median(t.Latency))
 		if mode == run.S3Cold {
-			quotient(2, float64(l.Asked().Requests()), float64(t.Asked().Requests()))
+			add(b.Series, 2, float64(l.Asked().Requests()), float64(t.Asked().Requests()))
 		}
+	}
+	return b
+}
+
+// add appends the quotient of larder's and Thanos's value to series i; 0, which is not drawn, if
+// there is none.
+func add(series []plot.Series, i int, larder, thanos float64) {
+	q := 0.0
+	if thanos > 0 {
+		q = larder / thanos
+	}
+	series[i].Y = append(series[i].Y, q)
+}
+
+// startQuotients compares what starts took.
+func startQuotients(res *run.Results) plot.Bars {
+	b := plot.Bars{
+		Title: "larder : Thanos, start with 500 and 10,000 blocks; below 1 larder takes less", YLabel: "larder : Thanos",
+		Series: []plot.Series{
+			{Name: "until ready"}, {Name: "CPU"}, {Name: "requests"}, {Name: "RSS at rest"},
+		},
+	}
+	starts := map[string]*run.Start{}
+	for _, s := range res.Starts {
+		starts[s.Set+s.System] = s
+	}
+	for _, l := range res.Starts {
+		t := starts[l.Set+server.Thanos]
+		if l.System != server.Larder || t == nil {
+			continue
+		}
+		b.Labels = append(b.Labels, fmt.Sprint(l.Blocks))
+		add(b.Series, 0, stats.Median(l.Ready), stats.Median(t.Ready))
+		add(b.Series, 1, stats.Median(l.CPU), stats.Median(t.CPU))
+		lf, tf := run.Figure{Bucket: l.Bucket}, run.Figure{Bucket: t.Bucket}
+		add(b.Series, 2, float64(lf.Asked().Requests()), float64(tf.Asked().Requests()))
+		add(b.Series, 3, stats.Median(l.Resident), stats.Median(t.Resident))
 	}
 	return b
 }

@@ -18,16 +18,25 @@ func systems() []string { return []string{server.Thanos, server.Larder, server.F
 
 // Write writes every table.
 func Write(w io.Writer, res *run.Results) {
-	load := ""
-	if res.Load > 0 {
-		load = fmt.Sprintf(", with a load average of %.1f before it began", res.Load)
-	}
 	made := fmt.Sprintf(
-		"Made %s in %s on %s%s; larder %s, Thanos v0.42.4; up to %d rounds%s. The S3 bucket answers after %s with %.0f MB/s a request.",
-		res.Started.Format("2006-01-02 15:04 MST"), res.Took.Round(time.Second), res.Machine, load,
-		res.Larder, res.Rounds, map[bool]string{true: ", short data sets"}[res.Short],
-		res.FirstByte, float64(res.BytesPerSecond)/1e6,
+		"Made %s in %s on %s; larder %s, Thanos v0.42.4; up to %d rounds%s. The S3 bucket answers after %s with %.0f MB/s a request.",
+		res.Started.Format("2006-01-02 15:04 MST"),
+		res.Took.Round(time.Second),
+		res.Machine,
+		res.Larder,
+		res.Rounds,
+		map[bool]string{true: ", short data sets"}[res.Short],
+		res.FirstByte,
+		float64(res.BytesPerSecond)/1e6,
 	)
+	if res.Others >= 0.01 {
+		made += fmt.Sprintf(
+			" Other processes used %.0f %% of the machine's CPU time.", 100*res.Others,
+		)
+	}
+	if res.Others > busy {
+		made += " Read the quotients, not the times."
+	}
 	fmt.Fprintln(w, wrap(made))
 	titles := map[string]string{
 		run.FS:     "Bucket in a folder, warm",
@@ -35,7 +44,8 @@ func Write(w io.Writer, res *run.Results) {
 		run.S3Warm: "Bucket behind S3, warm",
 	}
 	for _, mode := range run.Modes() {
-		if rows := rowsOf(res, mode); len(rows) > 0 {
+		rows, several := rowsOf(res, mode)
+		if len(rows) > 0 {
 			fmt.Fprintf(w, "\n### %s\n\n", titles[mode])
 			times(w, rows)
 			if mode != run.FS {
@@ -43,20 +53,30 @@ func Write(w io.Writer, res *run.Results) {
 				asked(w, res, rows)
 			}
 		}
+		if len(several) > 0 {
+			fmt.Fprintf(w, "\n### %s: several clients at once\n\n", titles[mode])
+			clients(w, several)
+		}
 	}
 	starts(w, res)
 	growth(w, res)
 }
 
-// rowsOf returns the rows of a mode's table.
-func rowsOf(res *run.Results, mode string) []*run.Row {
-	var rows []*run.Row
+// busy is the part of the CPU time from which other processes disturb the times much.
+const busy = 0.1
+
+// rowsOf returns the rows of a mode with one client, and those with several.
+func rowsOf(res *run.Results, mode string) (one, several []*run.Row) {
 	for _, r := range res.Rows {
-		if r.Mode == mode && !grows(r.Query) {
-			rows = append(rows, r)
+		switch {
+		case r.Mode != mode || grows(r.Query):
+		case r.Concurrency == 1:
+			one = append(one, r)
+		default:
+			several = append(several, r)
 		}
 	}
-	return rows
+	return one, several
 }
 
 // grows tells whether a query is a point of a curve.
@@ -69,10 +89,39 @@ func grows(name string) bool {
 	return false
 }
 
+// clients writes what rows with several clients took.
+func clients(w io.Writer, rows []*run.Row) {
+	header(w, []string{
+		"query", "clients", "system", "rounds", "CPU ms", "first frame ms", "p50 ms", "p99 ms",
+		"CPU : Thanos", "p50 : Thanos", "peak RSS MB", "requests",
+	})
+	for _, row := range rows {
+		thanos := row.Systems[server.Thanos]
+		for _, name := range systems() {
+			f := row.Systems[name]
+			if f == nil || len(f.CPU) == 0 {
+				continue
+			}
+			requests := ""
+			if len(f.Requests) > 0 {
+				requests = number(stats.Median(f.Requests))
+			}
+			line(w,
+				row.Query, fmt.Sprint(row.Concurrency), name, fmt.Sprint(len(f.CPU)),
+				spread(f.CPU), spread(f.First), spread(f.Latency),
+				number(stats.Quantile(f.Latency, 0.99)),
+				ratio(f, thanos, name, func(f *run.Figure) []float64 { return f.CPU }),
+				ratio(f, thanos, name, func(f *run.Figure) []float64 { return f.Latency }),
+				number(stats.Median(f.Peak)/1e6), requests,
+			)
+		}
+	}
+}
+
 // times writes what the rows of one mode took.
 func times(w io.Writer, rows []*run.Row) {
 	header(w, []string{
-		"query", "clients", "system", "CPU ms", "first frame ms", "p50 ms", "p99 ms",
+		"query", "system", "rounds", "CPU ms", "first frame ms", "p50 ms", "p99 ms",
 		"CPU : Thanos", "p50 : Thanos", "allocated MB", "objects", "peak RSS MB",
 	})
 	for _, row := range rows {
@@ -83,7 +132,7 @@ func times(w io.Writer, rows []*run.Row) {
 				continue
 			}
 			line(w,
-				row.Query, fmt.Sprint(row.Concurrency), name,
+				row.Query, name, fmt.Sprint(len(f.CPU)),
 				spread(f.CPU), spread(f.First), spread(f.Latency),
 				number(stats.Quantile(f.Latency, 0.99)),
 				ratio(f, thanos, name, func(f *run.Figure) []float64 { return f.CPU }),
@@ -102,9 +151,6 @@ func asked(w io.Writer, res *run.Results, rows []*run.Row) {
 		"trips", "queued", "USD per 1,000",
 	})
 	for _, row := range rows {
-		if row.Concurrency != 1 {
-			continue // what one call asks is the same
-		}
 		for _, name := range systems() {
 			f := row.Systems[name]
 			if f == nil || len(f.Bucket) == 0 {
@@ -129,16 +175,27 @@ func starts(w io.Writer, res *run.Results) {
 	}
 	fmt.Fprint(w, "\n### Start with an empty data directory\n\n")
 	header(w, []string{
-		"blocks", "system", "ready s", "settled s", "CPU s", "requests", "index", "meta", "MB",
-		"peak RSS MB", "RSS at rest MB",
+		"blocks", "system", "rounds", "ready s", "settled s", "CPU s", "requests", "index", "meta",
+		"MB", "peak RSS MB", "RSS at rest MB",
 	})
 	for _, s := range res.Starts {
 		f := run.Figure{Bucket: s.Bucket}
 		a := f.Asked()
-		line(w,
-			fmt.Sprint(s.Blocks), s.System, spread(s.Ready), spread(s.Settled), spread(s.CPU),
-			fmt.Sprint(a.Requests()), fmt.Sprint(a.Index.Requests), fmt.Sprint(a.Meta.Requests),
-			number(float64(a.Bytes())/1e6), number(stats.Median(s.Peak)/1e6),
+		line(
+			w,
+			fmt.Sprint(
+				s.Blocks,
+			),
+			s.System,
+			fmt.Sprint(len(s.Ready)),
+			spread(s.Ready),
+			spread(s.Settled),
+			spread(s.CPU),
+			fmt.Sprint(a.Requests()),
+			fmt.Sprint(a.Index.Requests),
+			fmt.Sprint(a.Meta.Requests),
+			number(float64(a.Bytes())/1e6),
+			number(stats.Median(s.Peak)/1e6),
 			number(stats.Median(s.Resident)/1e6),
 		)
 	}
@@ -156,16 +213,26 @@ func growth(w io.Writer, res *run.Results) {
 			continue
 		}
 		fmt.Fprintf(w, "\n### %s\n\n", titles[curve])
-		header(w, []string{curve, "system", "CPU ms", "CPU µs each", "p50 ms", "peak RSS MB"})
+		header(w, []string{
+			curve, "system", "rounds", "CPU ms", "CPU µs each", "p50 ms", "peak RSS MB",
+		})
 		for _, p := range points {
 			for _, name := range systems() {
 				f := p.Row.Systems[name]
 				if f == nil {
 					continue
 				}
-				line(w,
-					count(p.At), name, spread(f.CPU), number(1000*stats.Median(f.CPU)/p.At),
-					spread(f.Latency), number(stats.Median(f.Peak)/1e6),
+				line(
+					w,
+					count(
+						p.At,
+					),
+					name,
+					fmt.Sprint(len(f.CPU)),
+					spread(f.CPU),
+					number(1000*stats.Median(f.CPU)/p.At),
+					spread(f.Latency),
+					number(stats.Median(f.Peak)/1e6),
 				)
 			}
 		}

@@ -27,7 +27,19 @@ func results() *run.Results {
 			},
 		}
 	}
+	loaded := func(cpu, latency float64) *run.Figure {
+		f := figure(cpu, latency)
+		f.Requests = []float64{1, 2, 3}
+		return f
+	}
+	start := func(system string) *run.Start {
+		return &run.Start{
+			Set: "many", Blocks: 500, System: system, Ready: []float64{1, 2}, CPU: []float64{1, 2},
+			Settled: []float64{1, 2}, Peak: []float64{1, 2}, Resident: []float64{1, 2},
+		}
+	}
 	return &run.Results{
+		Others: 0.2, Starts: []*run.Start{start("thanos"), start("larder")},
 		Started: time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC), Took: time.Minute, Rounds: 3,
 		Machine: "2 x CPU", Larder: "abc", FirstByte: 20 * time.Millisecond, BytesPerSecond: 80e6,
 		Prices: price.Default(),
@@ -35,6 +47,10 @@ func results() *run.Results {
 			{
 				Query: "Q1", Mode: run.S3Cold, Concurrency: 1,
 				Systems: map[string]*run.Figure{"thanos": figure(4, 100), "larder": figure(1, 50)},
+			},
+			{
+				Query: "Q3", Mode: run.S3Warm, Concurrency: 32,
+				Systems: map[string]*run.Figure{"thanos": loaded(4, 100), "larder": loaded(1, 50)},
 			},
 			{
 				Query: "G980", Mode: run.FS, Concurrency: 1,
@@ -49,12 +65,15 @@ func TestTables(t *testing.T) {
 	report.Write(&b, results())
 	for _, want := range []string{
 		"Thanos v0.42.4; up to 3 rounds.",
-		"| Q1 | 1 | thanos | 4.00 ±0.400 | 1.00 ±0 | 100 ±450 | 1000 |  |  | 2.00 | 12.3 k | 50.0 |\n",
-		"| Q1 | 1 | larder | 1.00 ±0.100 | 1.00 ±0 | 50.0 ±225 | 500 | 0.25 | 0.50 | 2.00 | 12.3 k | 50.0 |\n",
+		"| Q1 | thanos | 3 | 4.00 ±0.400 | 1.00 ±0 | 100 ±450 | 1000 |  |  | 2.00 | 12.3 k | 50.0 |\n",
+		"| Q1 | larder | 3 | 1.00 ±0.100 | 1.00 ±0 | 50.0 ±225 | 500 | 0.25 | 0.50 | 2.00 | 12.3 k | 50.0 |\n",
 		// 4 GETs a query, and 1 ms of CPU time.
 		"| Q1 | larder | 4 | 4 | 0 | 0 | 2.00 | 2.00 | 0 | 3 | 0 | 0.0016 |\n",
 		"### How cost grows with the series of an answer",
-		"| 980 | larder | 1.00 ±0.100 | 1.02 |",
+		"| 980 | larder | 3 | 1.00 ±0.100 | 1.02 |",
+		"| Q3 | 32 | larder | 3 | 1.00 ±0.100 | 1.00 ±0 | 50.0 ±225 | 500 | 0.25 | 0.50 | 50.0 | 2.00 |",
+		"| 500 | larder | 2 | 1.00 ±0.500 |",
+		"Other processes used 20 %", "Read the quotients, not the times.",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("the tables lack %q:\n%s", want, b.String())
@@ -65,7 +84,7 @@ func TestTables(t *testing.T) {
 func TestPage(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "page.md")
 	page := "before\n<!-- queries:begin -->\nformer\n<!-- queries:end -->\nbetween\n" +
-		"<!-- results:begin -->\n<!-- results:end -->\nafter\n"
+		"<!-- results:begin -->\n<!-- results:end -->\n<!-- moves:begin -->\n<!-- moves:end -->\nafter\n"
 	if err := os.WriteFile(name, []byte(page), 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -80,9 +99,9 @@ func TestPage(t *testing.T) {
 		text := string(b)
 		has := func(line string, times int) bool { return strings.Count(text, line) == times }
 		if !has("former", 0) || !strings.HasPrefix(text, "before\n") ||
-			!strings.HasSuffix(text, "<!-- results:end -->\nafter\n") || !has("![", 2) ||
+			!strings.HasSuffix(text, "<!-- moves:end -->\nafter\n") || !has("![", 3) ||
 			!has("| Q1 | s3-cold | 1 | 0.250 | 0.250 |", 1) || !has("| Q1 | medium |", 1) ||
-			!has("| Q1 | 1 | larder |", 1) {
+			!has("| Q1 | larder | 3 |", 1) {
 			t.Fatalf("page:\n%s", text)
 		}
 	}

@@ -33,6 +33,10 @@ func (r *runner) cell(ctx context.Context, s *session, c cell) error {
 		return err
 	}
 	r.done++
+	begun, limit := time.Now(), r.RowTime
+	if r.Time > 0 {
+		limit = r.plan.limit(r.cellTime(c), r.Time-time.Since(r.planned), limit)
+	}
 	row := &Row{
 		Query: c.query.Name, Mode: c.mode, Concurrency: c.concurrency,
 		Systems: map[string]*Figure{},
@@ -55,9 +59,8 @@ func (r *runner) cell(ctx context.Context, s *session, c cell) error {
 	if c.query.Slow {
 		least = 1
 	}
-	begun := time.Now()
 	for round := range r.Rounds {
-		if round >= least && time.Since(begun) > r.RowTime {
+		if round >= least && time.Since(begun) > limit {
 			break
 		}
 		// No system may always find the machine as the same one left it.
@@ -72,12 +75,12 @@ func (r *runner) cell(ctx context.Context, s *session, c cell) error {
 				}
 			}
 			f := row.Systems[sys.name]
-			if round == 0 || sys.bucket != nil {
+			if c.concurrency == 1 && (round == 0 || sys.bucket != nil) {
 				if err := sys.once(ctx, call, f, c.mode, r.Untimed); err != nil {
 					return fmt.Errorf("%s: %w", sys.name, err)
 				}
 			}
-			if c.mode == S3Cold || r.Untimed {
+			if c.concurrency == 1 && c.mode == S3Cold || r.Untimed {
 				continue
 			}
 			if err := sys.batch(ctx, call, f, calls[sys.name], c.concurrency); err != nil {
@@ -85,9 +88,11 @@ func (r *runner) cell(ctx context.Context, s *session, c cell) error {
 			}
 		}
 	}
+	row.Took = time.Since(begun)
+	r.plan.passed(r.cellTime(c))
 	r.results.Rows = append(r.results.Rows, row)
-	r.progress("%d/%d %s", r.done, r.total, line(row))
-	return nil
+	r.progress("%d/%d %s%s", r.done, r.total, line(row), r.remaining())
+	return r.save()
 }
 
 // line is a row's progress line.
@@ -106,6 +111,8 @@ func line(row *Row) string {
 			a := f.Asked()
 			mb := float64(a.Bytes()) / 1e6
 			s += fmt.Sprintf(" %d requests, %.2f MB, %d trips", a.Requests(), mb, a.Trips)
+		} else if len(f.Requests) > 0 {
+			s += fmt.Sprintf(" %.1f requests", stats.Median(f.Requests))
 		}
 	}
 	return s
@@ -179,7 +186,8 @@ func (sys *system) once(
 	return nil
 }
 
-// batch makes n calls by so many clients and measures what they take.
+// batch makes n calls by so many clients and measures what they take. Of several clients it counts
+// the requests to the bucket, too.
 func (sys *system) batch(
 	ctx context.Context, call client.Call, f *Figure, n, concurrency int,
 ) error {
@@ -204,7 +212,21 @@ func (sys *system) batch(
 		}
 		return g.Wait()
 	}
-	return sys.measured(ctx, f, n, ask)
+	if sys.bucket == nil || concurrency == 1 {
+		return sys.measured(ctx, f, n, ask)
+	}
+	if _, err := sys.server.Meter.Quiet(); err != nil {
+		return err
+	}
+	if _, err := sys.bucket.Requests(ctx); err != nil {
+		return err
+	}
+	if err := sys.measured(ctx, f, n, ask); err != nil {
+		return err
+	}
+	rs, err := sys.bucket.Requests(ctx)
+	f.Requests = append(f.Requests, float64(len(rs))/float64(n))
+	return err
 }
 
 // measured measures CPU time, allocations and memory of the server while ask makes n calls.

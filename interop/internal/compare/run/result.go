@@ -29,9 +29,10 @@ type Results struct {
 	Took    time.Duration `json:"took_ns"`
 	// Machine describes where it ran.
 	Machine string `json:"machine"`
-	// Load is the load average of the last minute before it began. Above a fraction, other work
-	// disturbed the times; quotients suffer less, because the systems have their turns in between.
-	Load   float64 `json:"load"`
+	// Others is the part of the machine's CPU time that other processes used meanwhile, from 0 to
+	// 1. It disturbs the times. Quotients suffer less, because the systems have their turns in
+	// between.
+	Others float64 `json:"others"`
 	Larder string  `json:"larder"`
 	Rounds int     `json:"rounds"`
 	Short  bool    `json:"short"`
@@ -46,10 +47,12 @@ type Results struct {
 
 // Row is what one query took in one mode.
 type Row struct {
-	Query       string             `json:"query"`
-	Mode        string             `json:"mode"`
-	Concurrency int                `json:"concurrency"`
-	Systems     map[string]*Figure `json:"systems"`
+	Query       string `json:"query"`
+	Mode        string `json:"mode"`
+	Concurrency int    `json:"concurrency"`
+	// Took is how long the row was measured, warming up included.
+	Took    time.Duration      `json:"took_ns"`
+	Systems map[string]*Figure `json:"systems"`
 }
 
 // Figure is what one system took for a query. Lists have one value a round; Latency and First have
@@ -69,6 +72,9 @@ type Figure struct {
 	Frames int   `json:"frames"`
 	// Bucket is what one call asked of the bucket, of the rounds in which that was counted.
 	Bucket []trips.Count `json:"bucket,omitempty"`
+	// Requests is how many requests to the bucket a call made on average while several clients
+	// asked.
+	Requests []float64 `json:"requests,omitempty"`
 }
 
 // Asked is the median of what a call asked of the bucket, field by field.

@@ -44,6 +44,9 @@ type Options struct {
 	// RowTime ends a row before it has had all rounds: after three of them, or after one of a query
 	// that takes seconds.
 	RowTime time.Duration
+	// Time is about how long the run may take. If the rows that remain are expected to take longer,
+	// they have less time than RowTime. 0 is no bound.
+	Time time.Duration
 	// Short uses the short form of the data sets.
 	Short bool
 	// Untimed counts requests, bytes and trips and measures no time.
@@ -55,6 +58,9 @@ type Options struct {
 	Prices  price.List
 	// Progress gets a line for each step.
 	Progress io.Writer
+	// Save, unless nil, is called with the results so far after each row, so that a run that fails
+	// does not lose them.
+	Save func(*Results) error
 }
 
 // Given is a query of a folder that is a bucket.
@@ -81,16 +87,18 @@ type runner struct {
 	begun     time.Time
 	done      int
 	total     int
+	plan      plan
+	planned   time.Time // when the data sets were there
 }
 
 // Run compares.
 func Run(ctx context.Context, o Options) (res *Results, err error) {
+	used := clock()
 	r := &runner{
 		Options: o, begun: time.Now(),
 		maker: dataset.Maker{Root: o.Root, Cache: o.Cache, Short: o.Short, Progress: o.Progress},
 		results: &Results{
-			Started: time.Now().UTC(), Machine: machine(), Load: load(), Rounds: o.Rounds,
-			Short:     o.Short,
+			Started: time.Now().UTC(), Machine: machine(), Rounds: o.Rounds, Short: o.Short,
 			FirstByte: o.Latency.FirstByte, BytesPerSecond: o.Latency.BytesPerSecond,
 			Prices: o.Prices,
 		},
@@ -110,25 +118,36 @@ func Run(ctx context.Context, o Options) (res *Results, err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(r.tmp)) }()
 
 	jobs := r.jobs()
-	for _, j := range jobs {
-		for _, mode := range Modes() {
-			if chosen(o.Modes, mode) {
-				r.total += len(r.cells(j.queries, mode))
-			}
-		}
-	}
-	for _, j := range jobs {
-		if j.dir == "" {
+	for i := range jobs {
+		if j := &jobs[i]; j.dir == "" {
 			if j.dir, err = r.maker.Make(ctx, j.set); err != nil {
 				return nil, err
 			}
 		}
+		for _, mode := range Modes() {
+			if chosen(o.Modes, mode) {
+				r.total += len(r.cells(jobs[i].queries, mode))
+			}
+		}
+	}
+	r.plan, r.planned = r.expected(jobs), time.Now()
+	r.progress("%d rows; this takes about %s", r.total, rough(r.plan.left))
+	for _, j := range jobs {
 		if err := r.set(ctx, j); err != nil {
 			return nil, fmt.Errorf("data set %s: %w", j.set.Name, err)
 		}
 	}
-	r.results.Took = time.Since(r.begun)
-	return r.results, nil
+	r.results.Others = clock().others(used)
+	return r.results, r.save()
+}
+
+// save offers the results so far.
+func (r *runner) save() error {
+	r.results.Took = time.Since(r.planned)
+	if r.Save == nil {
+		return nil
+	}
+	return r.Save(r.results)
 }
 
 // job is what is measured of one data set.
@@ -176,10 +195,12 @@ func (r *runner) set(ctx context.Context, j job) error {
 		if err := r.starts(ctx, set, dir, j.starts); err != nil {
 			return err
 		}
+		r.plan.passed(r.startsTime(j))
 	}
 	if len(qs) == 0 {
 		return nil
 	}
+	defer func() { r.plan.passed(r.setupTime(j)) }()
 	checked := false
 	for _, mode := range Modes() {
 		cells := r.cells(qs, mode)
@@ -228,7 +249,7 @@ func (r *runner) cells(qs []workload.Query, mode string) []cell {
 			continue
 		}
 		for _, n := range r.Concurrency {
-			if n == 1 || q.Concurrent && mode != S3Cold {
+			if n == 1 || q.Concurrent && (mode == FS || q.ConcurrentS3) {
 				out = append(out, cell{q, mode, n})
 			}
 		}
@@ -245,11 +266,16 @@ type session struct {
 	systems []*system
 }
 
+// work is the folder with the data directories of the systems in a mode.
+func (r *runner) work(set dataset.Set, mode string) string {
+	return filepath.Join(r.tmp, set.Name+"-"+mode)
+}
+
 // open starts the systems. Their data directories are kept between restarts.
 func (r *runner) open(
 	ctx context.Context, set dataset.Set, dir, mode string,
 ) (s *session, err error) {
-	s = &session{r: r, mode: mode, dir: dir, work: filepath.Join(r.tmp, set.Name+"-"+mode)}
+	s = &session{r: r, mode: mode, dir: dir, work: r.work(set, mode)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"larder/interop/internal/compare/dataset"
@@ -14,12 +15,8 @@ import (
 	"larder/interop/internal/gateway"
 )
 
-const (
-	// restAfter is how long a gateway at rest has asked nothing of the bucket.
-	restAfter = 2 * time.Second
-	// startRounds bounds the rounds of a start.
-	startRounds = 3
-)
+// restAfter is how long a gateway at rest has asked nothing of the bucket.
+const restAfter = 2 * time.Second
 
 // startBlocks is the number of blocks of a data set whose start is measured; 0 for others.
 func startBlocks(s dataset.Set, short bool) int {
@@ -32,39 +29,49 @@ func startBlocks(s dataset.Set, short bool) int {
 	return s.Size
 }
 
-// starts measures starts with an empty data directory over S3.
+// starts measures starts with an empty data directory over S3, in turns. The data directories of
+// the last ones are kept for the rows of the set.
 func (r *runner) starts(ctx context.Context, set dataset.Set, dir string, blocks int) error {
-	rounds := min(r.Rounds, startRounds)
-	if set.Name == "crowded" {
-		rounds = 1
-	}
+	figures := map[string]*Start{}
+	var names []string
 	for _, name := range []string{server.Thanos, server.Larder} {
-		if !chosen(r.Systems, name) {
-			continue
+		if chosen(r.Systems, name) {
+			names = append(names, name)
+			figures[name] = &Start{Set: set.Name, Blocks: blocks, System: name}
+			r.results.Starts = append(r.results.Starts, figures[name])
 		}
-		s := &Start{Set: set.Name, Blocks: blocks, System: name}
-		for range rounds {
-			if err := r.start(ctx, s, dir); err != nil {
+	}
+	for range startRounds(set, r.Rounds) {
+		for _, name := range names {
+			s := figures[name]
+			data := filepath.Join(r.work(set, S3Cold), name)
+			if err := os.RemoveAll(data); err != nil {
+				return err
+			}
+			if err := r.start(ctx, s, dir, data); err != nil {
 				return fmt.Errorf("start of %s: %w", name, err)
 			}
+			last := len(s.Ready) - 1
+			r.progress(
+				"start of %s with %d blocks: ready after %.1f s, settled after %.1f s",
+				name,
+				blocks,
+				s.Ready[last],
+				s.Settled[last],
+			)
 		}
-		r.results.Starts = append(r.results.Starts, s)
-		r.progress(
-			"start of %s with %d blocks: ready after %.1f s, settled after %.1f s", name, blocks,
-			s.Ready[0], s.Settled[0],
-		)
+		slices.Reverse(names)
 	}
-	return nil
+	return r.save()
 }
 
-func (r *runner) start(ctx context.Context, s *Start, dir string) (err error) {
+func (r *runner) start(ctx context.Context, s *Start, dir, data string) (err error) {
 	bucket, err := server.StartBucket(ctx, r.bucketBin, dir, r.Latency)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, bucket.Close()) }()
-	b := gateway.Bucket{Config: bucket.Config, DataDir: filepath.Join(r.tmp, "start-"+s.System)}
-	defer func() { err = errors.Join(err, os.RemoveAll(b.DataDir)) }()
+	b := gateway.Bucket{Config: bucket.Config, DataDir: data}
 	begin := time.Now()
 	var srv *server.Server
 	if s.System == server.Larder {

@@ -23,8 +23,9 @@ type Query struct {
 	// Meaning says what a user does when this is asked.
 	Meaning string
 	Ask     query.Query
-	// Concurrent is set if it is asked by several clients at once too.
-	Concurrent bool
+	// Concurrent is set if it is asked by several clients at once, too, of a bucket in a folder;
+	// ConcurrentS3 if of one behind S3, too, with empty and with warm caches.
+	Concurrent, ConcurrentS3 bool
 	// Grows names the curve of docs/performance.md that the query is a point of, and At the place
 	// of the point; Grows is empty for a query of the table. A point is measured on the file system
 	// only.
@@ -32,6 +33,8 @@ type Query struct {
 	At    float64
 	// Slow is set if one call takes seconds: one round may do.
 	Slow bool
+	// Seconds is about how much longer a round takes than one of a small query: for progress lines.
+	Seconds float64
 }
 
 // Call is the encoded request.
@@ -68,6 +71,7 @@ func firstBlock() span   { return span{epoch, epoch + 2*hour - 1} }
 func compacted() span    { return span{epoch - 24*hour, epoch - 1} }
 func twoDays() span      { return span{epoch - 24*hour, epoch + 24*hour - 1} }
 func manyBlocks() span   { return span{epoch, epoch + 100*hour - 1} }
+func month() span        { return span{epoch, epoch + 30*24*hour - 1} }
 func wholeCrowded() span { return span{epoch, epoch + 2000*hour - 1} }
 func rawDays() span      { return span{epoch + 12*24*hour, epoch + 14*24*hour - 1} }
 func fortnight() span    { return span{epoch, epoch + 14*24*hour - 1} }
@@ -157,12 +161,12 @@ func table() []Query {
 			Ask:     series(twoDays(), `up`),
 		},
 		{
-			Name: "Q3", Set: "medium", Concurrent: true,
+			Name: "Q3", Set: "medium", Concurrent: true, ConcurrentS3: true, Seconds: 1,
 			Meaning: "one metric (49,980 series), 2 hours: a dashboard that sums everything",
 			Ask:     series(lastBlock(), `http_requests_total`),
 		},
 		{
-			Name: "Q3d", Set: "medium",
+			Name: "Q3d", Set: "medium", Seconds: 6,
 			Meaning: "the same over the compacted day: 1.2 million chunks",
 			Ask:     series(compacted(), `http_requests_total`),
 		},
@@ -180,7 +184,7 @@ func table() []Query {
 			),
 		},
 		{
-			Name: "Q6", Set: "medium", Concurrent: true,
+			Name: "Q6", Set: "medium",
 			Meaning: "values of `pod`, no matcher, 13 blocks: a dashboard's drop-down",
 			Ask:     values(twoDays(), "pod", ""),
 		},
@@ -195,12 +199,12 @@ func table() []Query {
 			Ask:     names(twoDays(), `http_requests_total{`+pod+`}`),
 		},
 		{
-			Name: "Q8", Set: "medium",
+			Name: "Q8", Set: "medium", Seconds: 0.5,
 			Meaning: "labels of 49,980 series without chunks: `/api/v1/series`",
 			Ask:     series(lastBlock(), `http_requests_total`, labelsOnly),
 		},
 		{
-			Name: "Q9f", Set: "large",
+			Name: "Q9f", Set: "large", Seconds: 0.5,
 			Meaning: "labels of 71,428 series of a block of 1,000,000, without chunks",
 			Ask:     series(firstBlock(), `http_requests_total{code="200"}`, labelsOnly),
 		},
@@ -235,12 +239,17 @@ func table() []Query {
 			Ask:     values(manyBlocks(), "pod", `up`),
 		},
 		{
+			Name: "Q6m", Set: "month",
+			Meaning: "values of `pod` of one metric over 30 days in 360 blocks: the same drop-down",
+			Ask:     values(month(), "pod", `up`),
+		},
+		{
 			Name: "D1", Set: "downsampled",
 			Meaning: "1,000 series, 2 days raw",
 			Ask:     series(rawDays(), `http_requests_total`),
 		},
 		{
-			Name: "D2", Set: "downsampled",
+			Name: "D2", Set: "downsampled", Seconds: 1,
 			Meaning: "count and sum of 1,000 series, 14 days at 5 minutes",
 			Ask:     series(fortnight(), `http_response_size_bytes`, fiveMinutes(count, sum)),
 		},
@@ -250,7 +259,7 @@ func table() []Query {
 			Ask:     series(fortnight(), `http_response_size_bytes`, oneHour(count, sum)),
 		},
 		{
-			Name: "D4", Set: "downsampled",
+			Name: "D4", Set: "downsampled", Seconds: 1,
 			Meaning: "counters of 1,000 series, 14 days at 5 minutes: `rate`",
 			Ask:     series(fortnight(), `http_requests_total`, fiveMinutes(storepb.Aggr_COUNTER)),
 		},
@@ -263,7 +272,7 @@ func table() []Query {
 			),
 		},
 		{
-			Name: "C1", Set: "crowded", Slow: true,
+			Name: "C1", Set: "crowded", Slow: true, Seconds: 35,
 			Meaning: "80 series over 10,000 blocks",
 			Ask:     series(wholeCrowded(), `http_requests_total`),
 		},
@@ -290,7 +299,8 @@ func growth() []Query {
 		qs = append(qs, Query{
 			Name: fmt.Sprintf("G%.0f", g.series), Set: "large", Grows: PerSeries, At: g.series,
 			Meaning: fmt.Sprintf("%.0f series of one block", g.series), Slow: g.series > 50_000,
-			Ask: series(firstBlock(), g.selector),
+			Seconds: g.series / 100_000,
+			Ask:     series(firstBlock(), g.selector),
 		})
 	}
 	for _, blocks := range []int64{1, 10, 50, 100, 500} {
