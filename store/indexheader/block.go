@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"sort"
+
+	"larder/store/storepb"
 )
 
 // verifyBlock checks the checksum at the end of a block and returns what precedes it.
@@ -73,7 +75,8 @@ type valueCursor struct {
 	key  []byte
 	list List
 
-	// The header of entry i+1.
+	// The header of entry i+1, which begins at here.
+	here   int
 	pos    int // of its suffix
 	shared int
 	size   int // of its suffix
@@ -113,7 +116,8 @@ func (c *valueCursor) peek() error {
 	if c.next > len(c.entries) {
 		return errCorrupt
 	}
-	b := c.entries[c.next:]
+	c.here = c.next
+	b := c.entries[c.here:]
 	shared, b, ok1 := cutUvarint(b)
 	size, b, ok2 := cutUvarint(b)
 	if !ok1 || !ok2 || size > uint64(len(b)) || shared > uint64(len(c.entries)) {
@@ -206,6 +210,72 @@ func (c *valueCursor) seek(v string) (bool, error) {
 			return true, nil
 		}
 	}
+}
+
+// appendStrings appends the values after the current one to dst, as storepb.AppendString writes
+// them, and moves to the last one. It decodes no lists. grow returns dst with space for n bytes
+// more. On an error dst has the values before it.
+func (c *valueCursor) appendStrings(
+	dst []byte, grow func(dst []byte, n int) ([]byte, error),
+) ([]byte, error) {
+	if c.i+1 >= c.n {
+		return dst, nil
+	}
+	// The string before stands in dst, from at on, and has size bytes.
+	at, size := len(dst)-len(c.key), len(c.key)
+	if c.i < 0 {
+		at, size = 0, 0
+	}
+	lists := 1
+	if c.stored {
+		lists = 2
+	}
+	b := c.entries[c.here:]
+	for i := c.i + 1; i < c.n; i++ {
+		if len(b) < 3 {
+			return dst, errCorrupt
+		}
+		shared, n := uint64(b[0]), uint64(b[1])
+		if shared|n < 0x80 {
+			b = b[2:]
+		} else {
+			var ok1, ok2 bool
+			shared, b, ok1 = cutUvarint(b)
+			n, b, ok2 = cutUvarint(b)
+			if !ok1 || !ok2 {
+				return dst, errCorrupt
+			}
+		}
+		if n > uint64(len(b)) || shared > uint64(size) || shared > 0 && i%restartInterval == 0 {
+			return dst, errCorrupt
+		}
+		need := int(shared+n) + 2 // StringSize of a short string
+		if shared+n >= 0x80 {
+			need = storepb.StringSize(int(shared + n))
+		}
+		if need > cap(dst)-len(dst) {
+			var err error
+			if dst, err = grow(dst, need); err != nil {
+				return dst, err
+			}
+		}
+		dst, at = storepb.AppendShared(dst, at, int(shared), b[:n])
+		size = int(shared + n)
+		b = b[n:]
+		for range lists {
+			k := 0
+			for k < len(b) && b[k] >= 0x80 {
+				k++
+			}
+			if k >= min(len(b), binary.MaxVarintLen64) {
+				return dst, errCorrupt
+			}
+			b = b[k+1:]
+		}
+	}
+	c.i = c.n - 1
+	c.key = append(c.key[:0], dst[at:]...)
+	return dst, nil
 }
 
 // restartValue returns the value of the first entry after restart r.

@@ -1,6 +1,7 @@
 package indexheader
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"larder/internal/tsdbfmt"
+	"larder/store/storepb"
 )
 
 // model has the contents of an index according to Prometheus's reader.
@@ -121,6 +123,31 @@ func (m *model) check(h *Header, rnd *rand.Rand) error {
 	return m.checkSymbols(ctx, h, rnd)
 }
 
+// checkStrings appends the values of a label to something. It calls grown, unless nil, each time
+// that it needs space, which it gets for a few values at a time.
+func checkStrings(
+	ctx context.Context, h *Header, name string, values []string, grown func(),
+) error {
+	const before = "something"
+	got, err := h.AppendStrings(ctx, name, []byte(before), func(b []byte, n int) ([]byte, error) {
+		if grown != nil {
+			grown()
+		}
+		return slices.Grow(b, n+1000), nil
+	})
+	if err != nil {
+		return err
+	}
+	want := []byte(before)
+	for _, v := range values {
+		want = storepb.AppendString(want, v)
+	}
+	if !bytes.Equal(got, want) {
+		return fmt.Errorf("%d bytes of strings, want %d: %q", len(got), len(want), clip(got))
+	}
+	return nil
+}
+
 func (m *model) checkValues(
 	ctx context.Context, h *Header, name string, values []string, rnd *rand.Rand,
 ) error {
@@ -146,6 +173,9 @@ func (m *model) checkValues(
 		if i != len(values) {
 			return fmt.Errorf("%d values from %q, want %d", i, from, len(values))
 		}
+	}
+	if err := checkStrings(ctx, h, name, values, nil); err != nil {
+		return err
 	}
 	for _, some := range [][]string{pick(rnd, values, 1), pick(rnd, values, 0.5),
 		pick(rnd, values, 0.02)} {

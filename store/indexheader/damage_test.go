@@ -166,6 +166,22 @@ func TestDamageWhileOpen(t *testing.T) {
 			t.Fatalf("%v rebuilds", n)
 		}
 
+		// The same values together.
+		m.waitPersisted(src)
+		flipped := false
+		err = checkStrings(context.Background(), h, "pod", values, func() {
+			if !flipped {
+				flip(t, file, r.valOff[5]+100)
+				flipped = true
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := metric(t, reg, "larder_header_rebuilds_total"); n != 2 {
+			t.Fatalf("%v rebuilds", n)
+		}
+
 		// Symbols.
 		m.waitPersisted(src)
 		i = 0
@@ -182,7 +198,7 @@ func TestDamageWhileOpen(t *testing.T) {
 		if err != nil || i != len(model.refs) {
 			t.Fatalf("%d of %d symbols, %v", i, len(model.refs), err)
 		}
-		if n := metric(t, reg, "larder_header_rebuilds_total"); n != 2 {
+		if n := metric(t, reg, "larder_header_rebuilds_total"); n != 3 {
 			t.Fatalf("%v rebuilds", n)
 		}
 
@@ -192,7 +208,7 @@ func TestDamageWhileOpen(t *testing.T) {
 		if err := model.check(h, rnd); err != nil {
 			t.Fatal(err)
 		}
-		if n := metric(t, reg, "larder_header_rebuilds_total"); n != 3 {
+		if n := metric(t, reg, "larder_header_rebuilds_total"); n != 4 {
 			t.Fatalf("%v rebuilds", n)
 		}
 		// The last file is intact.
@@ -235,24 +251,36 @@ func TestDamageWithinBlock(t *testing.T) {
 	binary.BigEndian.PutUint32(
 		block[len(block)-crc32.Size:], crc32.Checksum(block[:len(block)-crc32.Size], castagnoli),
 	)
-	if err := os.WriteFile(headerFile(dir, src.ID), bad, 0o666); err != nil {
-		t.Fatal(err)
-	}
-	reg := prometheus.NewRegistry()
-	h := acquire(t, newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt, Registerer: reg}), src)
-	i := 0
-	err = h.Values(context.Background(), "pod", "", func(v []byte, l List) (bool, error) {
-		if string(v) != values[i] || l != model.want("pod", values[i]) {
-			return false, fmt.Errorf("value %d is %q at %v", i, v, l)
+	each := func(h *Header) error {
+		i := 0
+		err := h.Values(context.Background(), "pod", "", func(v []byte, l List) (bool, error) {
+			if string(v) != values[i] || l != model.want("pod", values[i]) {
+				return false, fmt.Errorf("value %d is %q at %v", i, v, l)
+			}
+			i++
+			return true, nil
+		})
+		if err == nil && i != len(values) {
+			err = fmt.Errorf("%d of %d values", i, len(values))
 		}
-		i++
-		return true, nil
-	})
-	if err != nil || i != len(values) {
-		t.Fatalf("%d of %d values, %v", i, len(values), err)
+		return err
 	}
-	if n := metric(t, reg, "larder_header_rebuilds_total"); n != 1 {
-		t.Errorf("%v rebuilds", n)
+	together := func(h *Header) error {
+		return checkStrings(context.Background(), h, "pod", values, nil)
+	}
+	for _, walk := range []func(*Header) error{each, together} {
+		if err := os.WriteFile(headerFile(dir, src.ID), bad, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		reg := prometheus.NewRegistry()
+		m := newManager(t, Options{Dir: localfs.At(dir), Bucket: bkt, Registerer: reg})
+		if err := walk(acquire(t, m, src)); err != nil {
+			t.Fatal(err)
+		}
+		if n := metric(t, reg, "larder_header_rebuilds_total"); n != 1 {
+			t.Errorf("%v rebuilds", n)
+		}
+		m.waitPersisted(src)
 	}
 }
 

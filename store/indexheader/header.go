@@ -99,6 +99,30 @@ func (h *Header) Values(
 	}
 }
 
+// AppendStrings appends the values of a label name to dst, in order, as storepb.AppendString writes
+// them. grow returns dst with space for at least n bytes more; its error ends the look-up. The
+// result is complete only without an error.
+func (h *Header) AppendStrings(
+	ctx context.Context, name string, dst []byte,
+	grow func(dst []byte, n int) ([]byte, error),
+) ([]byte, error) {
+	r := h.cur.Load()
+	n := r.nameIndex(name)
+	if n < 0 {
+		return dst, nil
+	}
+	var after []byte // the last value that was appended; nil: none
+	for try := 0; ; try++ {
+		var err error
+		if dst, after, err = r.appendStrings(ctx, n, after, dst, grow); err == nil {
+			return dst, nil
+		}
+		if r, err = h.heal(ctx, r, err, try); err != nil {
+			return dst, err
+		}
+	}
+}
+
 // Symbols calls f with the symbol of each of refs, which must be ascending and distinct. They are
 // numbers in the symbol table or, in index format V1, byte offsets in the index. s is valid until f
 // returns. An unknown reference is an error.

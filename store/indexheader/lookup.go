@@ -3,6 +3,7 @@ package indexheader
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sort"
 )
@@ -248,4 +249,47 @@ func (r *reader) valuesOf(
 		}
 	}
 	return nil
+}
+
+// appendStrings appends the values after after, or all if it is nil, to dst, which ends with after.
+// It returns dst and the last value that it has appended completely, with its block.
+func (r *reader) appendStrings(
+	ctx context.Context, name int, after, dst []byte,
+	grow func(dst []byte, n int) ([]byte, error),
+) ([]byte, []byte, error) {
+	sc := r.look.get()
+	defer r.look.put(sc)
+	c := &sc.cursor
+	lo, hi := r.first[name], r.first[name+1]
+	blk := lo
+	if after != nil {
+		blk = r.blockOf(lo, hi, string(after))
+	}
+	for ; blk < hi; blk++ {
+		if err := ctx.Err(); err != nil {
+			return dst, after, err
+		}
+		if err := r.cursorAt(sc, blk, hi-lo <= cachedValueBlocks); err != nil {
+			return dst, after, err
+		}
+		begin := len(dst)
+		if after != nil && string(after) >= r.sep(blk) {
+			// The first block after damage. Its first values were appended.
+			ok, err := c.seek(string(after))
+			if err == nil && (!ok || string(c.key) != string(after)) {
+				err = fmt.Errorf("%w: no value %q", errCorrupt, after)
+			}
+			if err != nil {
+				return dst, after, r.damaged(r.valOff[blk], err)
+			}
+		}
+		var err error
+		if dst, err = c.appendStrings(dst, grow); errors.Is(err, errCorrupt) {
+			return dst[:begin], after, r.damaged(r.valOff[blk], err)
+		} else if err != nil {
+			return dst, after, err
+		}
+		after = append(after[:0], c.key...)
+	}
+	return dst, after, nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -172,6 +173,24 @@ func BenchmarkValues(b *testing.B) {
 			n += len(v)
 			return true, nil
 		}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkAppendStrings appends 1,000,000 values, same as a label request.
+func BenchmarkAppendStrings(b *testing.B) {
+	m, src := millionHeader(b, Options{Dir: localfs.At(b.TempDir())})
+	h := acquire(b, m, src)
+	var buf []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		var err error
+		buf, err = h.AppendStrings(
+			context.Background(), "pod", buf[:0],
+			func(dst []byte, n int) ([]byte, error) { return slices.Grow(dst, n+len(dst)), nil },
+		)
+		if err != nil {
 			b.Fatal(err)
 		}
 	}

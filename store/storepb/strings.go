@@ -27,6 +27,21 @@ func AppendString[T string | []byte](dst []byte, s T) []byte {
 	return append(dst, s...)
 }
 
+// AppendShared appends a string as AppendString does, of which dst holds the beginning: its first
+// bytes are those of dst[from:from+shared], the others are rest. It returns where the string begins
+// in the result.
+func AppendShared(dst []byte, from, shared int, rest []byte) (out []byte, at int) {
+	dst = append(dst, tagStrings)
+	if n := uint64(shared + len(rest)); n < 0x80 {
+		dst = append(dst, byte(n))
+	} else {
+		dst = binary.AppendUvarint(dst, n)
+	}
+	at = len(dst)
+	dst = append(dst, dst[from:from+shared]...)
+	return append(dst, rest...), at
+}
+
 // NextString returns the first string of what AppendString wrote, and what follows it. b must not
 // be empty.
 func NextString(b []byte) (s, rest []byte) {
