@@ -3,10 +3,13 @@ package store_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +25,7 @@ import (
 	"larder/internal/pagecache"
 	"larder/store"
 	"larder/store/admission"
+	"larder/store/indexheader"
 	"larder/store/storepb"
 )
 
@@ -238,6 +242,57 @@ func narrow(t *testing.T, dir string, m *dataset.Meta) {
 	}
 	if err := os.WriteFile(file, b, 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestIdenticalLabelRequestsDecodeOnce asks the same several times at once, before anything is
+// kept. The headers are read as often as for one request.
+func TestIdenticalLabelRequestsDecodeOnce(t *testing.T) {
+	const requests = 8
+	dir := t.TempDir()
+	metas, err := dataset.ManyValues("m", 1, 2000).
+		Write(t.Context(), dir, dataset.WriteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reads := func(n int) float64 {
+		g := startGateway(t, dir, gatewayOptions{
+			headers: func(o *indexheader.Options) { o.BlockCacheBytes = -1 },
+			server:  func(o *store.Options) { o.LabelAnswers = nil },
+		})
+		// The first read of the bucket, for the header, ends when all requests have begun.
+		goOn := make(chan struct{})
+		g.bucket.setOnRead(
+			func(_ string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
+				<-goOn
+				return body, nil
+			},
+		)
+		var wg sync.WaitGroup
+		one := 0.0
+		for i := range n {
+			wg.Go(func() {
+				r, err := g.client.LabelValues(t.Context(), &storepb.LabelValuesRequest{
+					Label: dataset.ManyValuesLabel, End: metas[0].MaxTime,
+				})
+				if err != nil || len(r.Values) != 2000 {
+					t.Errorf("%d values, %v", len(r.GetValues()), err)
+				}
+			})
+			for i == 0 && one == 0 {
+				runtime.Gosched()
+				one = g.inUse(t)
+			}
+		}
+		for g.inUse(t) < float64(n)*one {
+			runtime.Gosched()
+		}
+		close(goOn)
+		wg.Wait()
+		return g.metric(t, "larder_header_block_reads_total")
+	}
+	if one, many := reads(1), reads(requests); one == 0 || many != one {
+		t.Errorf("%v blocks of the header read for %d requests, %v for one", many, requests, one)
 	}
 }
 

@@ -88,6 +88,10 @@ func (s *Server) chooseLabels(q *labelQuery, keys *labelKeys) []labelChoice {
 	return out
 }
 
+// listsOfHeader is how many lists the answer of a header takes at most: of the block, of the union,
+// and what they become.
+const listsOfHeader = 3
+
 // labelBlock is a block that is asked. It has a plan if matchers remain for its series. Otherwise
 // it has a header, which is nil until it is opened.
 type labelBlock struct {
@@ -99,8 +103,8 @@ type labelBlock struct {
 	plan    *block.Plan
 	header  *indexheader.Header
 	release func()
-	// size estimates what the answer takes: three lists for a header (of the block, of the union,
-	// and what they become), a set for a plan. The cost of a set includes the list that it becomes.
+	// size estimates what the answer takes: listsOfHeader for a header, a set for a plan. The cost
+	// of a set includes the list that it becomes.
 	size int64
 
 	// What the block takes of the limits, and what was read of it.
@@ -141,7 +145,7 @@ func (a *labelBlock) open(ctx context.Context, s *Server, what question) (err er
 		return what.fault(a.meta, err)
 	}
 	count, length := what.expect(ctx, a.header, math.MaxInt)
-	a.size = 3 * int64(storepb.StringSize(length)) * int64(count)
+	a.size = listsOfHeader * int64(storepb.StringSize(length)) * int64(count)
 	return nil
 }
 
@@ -155,7 +159,8 @@ func (a *labelBlock) close() {
 	}
 }
 
-// askBlocks answers a label request from what is kept, and by asking the other blocks.
+// askBlocks answers a label request from what is kept, or by asking the blocks. Requests that ask
+// the same at the same time share the work.
 func (s *Server) askBlocks(
 	r *request, q *labelQuery, what question,
 ) (*indexcache.LabelAnswer, error) {
@@ -169,6 +174,28 @@ func (s *Server) askBlocks(
 		}
 		return a, r.settle(a.Bytes())
 	}
+	a, joined, err := s.labelFlights.Do(r.ctx, key, func() (*indexcache.LabelAnswer, error) {
+		a, err := s.askAll(r, q, what, keys, blocks)
+		if err == nil {
+			s.keepLabels(key, *a)
+		}
+		return a, err
+	})
+	if err != nil || !joined {
+		return a, err
+	}
+	// The answer is in memory already. This request uses it only if it can reserve its bytes.
+	if err := r.chargeLabels(a); err != nil {
+		return nil, fmt.Errorf("labels of %d blocks: %w", len(blocks), err)
+	}
+	return a, r.settle(a.Bytes())
+}
+
+// askAll makes the answer of blocks from the answers of single blocks that are kept, and by asking
+// the other blocks.
+func (s *Server) askAll(
+	r *request, q *labelQuery, what question, keys *labelKeys, blocks []labelChoice,
+) (*indexcache.LabelAnswer, error) {
 	out := indexcache.LabelAnswer{Hints: keys.hints(blocks)}
 	kept, asked, err := s.keptLabels(r, keys, blocks)
 	if err != nil {
@@ -211,7 +238,6 @@ func (s *Server) askBlocks(
 		out.PostingBytes += a.PostingBytes
 		out.EntryBytes += a.EntryBytes
 	}
-	s.keepLabels(key, out)
 	return &out, nil
 }
 
@@ -294,13 +320,13 @@ func (s *Server) askBlock(
 			return err
 		}
 	}
-	if a.size > 3*largeList {
+	if a.size > listsOfHeader*largeList {
 		if err := all.enter(ctx); err != nil {
 			return err
 		}
 		defer all.exit()
 	}
-	list, err := what.header(ctx, a.meta, a.header, all.bytes)
+	list, err := what.header(ctx, a, all.bytes)
 	if err != nil {
 		return err
 	}

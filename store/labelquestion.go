@@ -25,10 +25,8 @@ type question interface {
 	// expect estimates how many strings the answer of a block has and how long they are, given its
 	// header and an upper bound of its matching series.
 	expect(ctx context.Context, h *indexheader.Header, series int) (count, length int)
-	// header returns the answer of a header. Its bytes are reserved.
-	header(
-		ctx context.Context, meta *catalog.Block, h *indexheader.Header, bytes *labelBytes,
-	) (stringList, error)
+	// header returns the answer of the header of a block. Its bytes are reserved.
+	header(ctx context.Context, a *labelBlock, bytes *labelBytes) (stringList, error)
 	// segment adds the strings of the series of a segment. more says whether further series may add
 	// strings.
 	segment(meta *catalog.Block, seg *block.Segment, out *stringSet) (more bool, err error)
@@ -61,10 +59,10 @@ func (n *namesQuestion) fault(meta *catalog.Block, err error) error {
 // header returns the label names of a block and of its external labels. Same as in Thanos, removed
 // replica labels are missing only if they are external.
 func (n *namesQuestion) header(
-	_ context.Context, meta *catalog.Block, h *indexheader.Header, bytes *labelBytes,
+	_ context.Context, a *labelBlock, bytes *labelBytes,
 ) (stringList, error) {
-	names := slices.Clone(h.LabelNames())
-	dropLabels(meta.Labels, n.query.without).Range(func(l labels.Label) {
+	names := slices.Clone(a.header.LabelNames())
+	dropLabels(a.meta.Labels, n.query.without).Range(func(l labels.Label) {
 		names = append(names, l.Name)
 	})
 	slices.Sort(names)
@@ -73,7 +71,7 @@ func (n *namesQuestion) header(
 		size += storepb.StringSize(len(name))
 	}
 	if err := bytes.Reserve(int64(size)); err != nil {
-		return nil, n.fault(meta, err)
+		return nil, n.fault(a.meta, err)
 	}
 	out := make(stringList, 0, size)
 	for _, name := range slices.Compact(names) {
@@ -147,7 +145,7 @@ func (v *valuesQuestion) expect(
 		return count, guessedLabel
 	}
 	mean := bytes/n + 1
-	return count, mean + mean/8
+	return count, mean + mean/16
 }
 
 func (v *valuesQuestion) fault(meta *catalog.Block, err error) error {
@@ -156,7 +154,7 @@ func (v *valuesQuestion) fault(meta *catalog.Block, err error) error {
 
 // header returns the values of the label in a block, its external value included.
 func (v *valuesQuestion) header(
-	ctx context.Context, meta *catalog.Block, h *indexheader.Header, bytes *labelBytes,
+	ctx context.Context, a *labelBlock, bytes *labelBytes,
 ) (stringList, error) {
 	if v.label == "" {
 		// The index lists all postings under the empty name. Same as Thanos, larder answers with
@@ -164,17 +162,14 @@ func (v *valuesQuestion) header(
 		list := storepb.AppendString(stringList(nil), "")
 		return list, bytes.Reserve(int64(cap(list)))
 	}
-	count := h.ValueCount(v.label)
-	w, err := newListWriter(bytes, int64(count)*(guessedLabel+2))
+	w, err := newListWriter(bytes, a.size/listsOfHeader)
 	if err == nil {
-		err = h.Values(ctx, v.label, "", func(value []byte, _ indexheader.List) (bool, error) {
-			return true, w.add(value)
-		})
+		err = w.addValues(ctx, a.header, v.label)
 	}
 	if err != nil {
-		return nil, v.fault(meta, err)
+		return nil, v.fault(a.meta, err)
 	}
-	if value := meta.Labels.Get(v.label); value != "" {
+	if value := a.meta.Labels.Get(v.label); value != "" {
 		list := unite(w.list, storepb.AppendString(stringList(nil), value))
 		err := bytes.Reserve(int64(cap(list)))
 		bytes.Release(int64(cap(w.list)))

@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"larder/indexcache"
+	"larder/internal/flight"
 	"larder/internal/intake"
 	"larder/internal/panics"
 	"larder/internal/telemetry"
@@ -122,7 +123,8 @@ type Server struct {
 	stalls    *stalls
 	names     *tenantNames
 
-	outsiders outsiders
+	outsiders    outsiders
+	labelFlights flight.Inline[indexcache.AnswerKey, *indexcache.LabelAnswer]
 
 	mu     sync.Mutex // guards blocks; held for map operations only
 	blocks map[ulid.ULID]*block.Block

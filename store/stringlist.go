@@ -5,6 +5,7 @@ import (
 	"context"
 	"sync"
 
+	"larder/store/indexheader"
 	"larder/store/storepb"
 )
 
@@ -86,14 +87,16 @@ func newListWriter(bytes *labelBytes, size int64) (*listWriter, error) {
 	return w, w.resize(int(min(max(size, 256), 1<<20)))
 }
 
-func (w *listWriter) add(s []byte) error {
-	if need := len(w.list) + storepb.StringSize(len(s)); need > cap(w.list) {
-		if err := w.resize(max(need, cap(w.list)+cap(w.list)/2)); err != nil {
-			return err
-		}
-	}
-	w.list = storepb.AppendString(w.list, s)
-	return nil
+// addValues adds the values of a label of a header.
+func (w *listWriter) addValues(
+	ctx context.Context, h *indexheader.Header, label string,
+) (err error) {
+	w.list, err = h.AppendStrings(ctx, label, w.list, func(list []byte, n int) ([]byte, error) {
+		w.list = list
+		err := w.resize(max(len(list)+n, cap(list)+cap(list)/2))
+		return w.list, err
+	})
+	return err
 }
 
 func (w *listWriter) resize(size int) error {
