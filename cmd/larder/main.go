@@ -20,6 +20,7 @@ func main() {
 		runtime.SetMutexProfileFraction(10)
 		runtime.SetBlockProfileRate(10)
 	}
+	stampVersion()
 	os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr))
 }
 
