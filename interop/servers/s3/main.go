@@ -3,15 +3,20 @@
 //
 //	s3 -listen=127.0.0.1:9000 -bucket=blocks -access-key=larder
 //
+// With -load the bucket begins with the files of a folder.
+//
 // With -slow-every=n each n-th ranged GET sends half of its body and then nothing for -slow, so
 // that a client has a reason to hedge.
 package main
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -24,6 +29,7 @@ func main() {
 	listen := flag.String("listen", "127.0.0.1:9000", "address")
 	bucket := flag.String("bucket", "blocks", "name of the bucket")
 	key := flag.String("access-key", "larder", "the access key that is let in")
+	folder := flag.String("load", "", "folder whose files are in the bucket at the start")
 	every := flag.Int64("slow-every", 0, "stall every n-th ranged GET; 0: none")
 	slow := flag.Duration("slow", 30*time.Second, "for how long")
 	flag.Parse()
@@ -31,10 +37,33 @@ func main() {
 	if err := backend.CreateBucket(*bucket); err != nil {
 		fail(err)
 	}
+	if *folder != "" {
+		if err := load(backend, *bucket, *folder); err != nil {
+			fail(err)
+		}
+	}
 	s := &server{next: gofakes3.New(backend).Server(), key: *key, every: *every, slow: *slow}
 	if err := http.ListenAndServe(*listen, s); err != nil {
 		fail(err)
 	}
+}
+
+// load puts the files of a folder into the bucket. Their paths are the keys.
+func load(backend gofakes3.Backend, bucket, folder string) error {
+	// The server adds it to objects that come over HTTP, and clients need it.
+	meta := map[string]string{"Last-Modified": time.Now().UTC().Format(http.TimeFormat)}
+	return fs.WalkDir(os.DirFS(folder), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(filepath.Join(folder, name))
+		if err != nil {
+			return err
+		}
+		_, err = backend.PutObject(bucket, name, meta, bytes.NewReader(content),
+			int64(len(content)), nil)
+		return err
+	})
 }
 
 func fail(err error) {
