@@ -10,8 +10,10 @@ RACE     ?= $(filter-out %/lint,$(shell $(GO) list ./internal/...)) \
 	./indexcache/... ./chunkcache/... ./store/...
 BRANCH    = $(shell git rev-parse --abbrev-ref HEAD 2>/dev/null)
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
 LDFLAGS   = -s -w \
 	-X github.com/prometheus/common/version.Version=$(VERSION) \
+	-X github.com/prometheus/common/version.Revision=$(REVISION) \
 	-X github.com/prometheus/common/version.Branch=$(BRANCH)
 
 .PHONY: help setup demo build test check unit race fuzz chaos attack interop interop-short
@@ -40,11 +42,13 @@ check: ## Check the format of Go files, and run go vet.
 	cd interop && $(GO) vet -tags slicelabels ./...
 	cd interop/servers && $(GO) vet ./...
 	cd interop/chart && $(GO) vet ./...
+	cd deploy/image && $(GO) vet ./...
 
 # A test fails if memcached, strace or root (to mount file systems) is missing. With LARDER_LONG=1,
 # tests that kill a process at some of its writes do so at all of them.
-unit: ## Run the tests of this module.
+unit: ## Run the tests of this module, and those of the image.
 	LARDER_REQUIRE=1 $(GO) test -timeout 20m ./...
+	cd deploy/image && LARDER_REQUIRE=1 $(GO) test -timeout 20m ./...
 
 race: ## Run the short tests with the race detector.
 	LARDER_REQUIRE=1 $(GO) test -race -short -timeout 20m $(RACE)
@@ -134,5 +138,12 @@ vulncheck: ## Look for known vulnerabilities in linked code. Needs vuln.go.dev.
 proto: ## Generate the code of the protobuf messages.
 	./store/storepb/generate.sh
 
-image: ## Build the container image.
-	docker build --build-arg VERSION=$(VERSION) -t larder:$(or $(VERSION),dev) .
+# An OCI layout in bin/image, for tools such as skopeo and crane. Needs no container engine. Equal
+# commits and versions of Go make equal digests. One platform, for a quick look:
+# make image PLATFORMS=linux/amd64
+PLATFORMS ?= linux/amd64,linux/arm64
+CREATED    = $(shell git log -1 --format=%ct 2>/dev/null)
+image: ## Build the container image for amd64 and arm64.
+	cd deploy/image && $(GO) run . --root=../.. --out=../../bin/image \
+	  --platforms=$(PLATFORMS) --version=$(or $(VERSION),dev) \
+	  --revision=$(or $(REVISION),unknown) --created=$(or $(CREATED),0)

@@ -131,7 +131,7 @@ func mayImport(from, to string, test bool) bool {
 
 func TestImportsPointDown(t *testing.T) {
 	for _, f := range tree(t) {
-		if strings.HasPrefix(f.name, "interop/") || f.pkg == "internal/lint" {
+		if apart(f.name) || f.pkg == "internal/lint" {
 			continue
 		}
 		if _, layer := place(f.pkg); layer < 0 {
@@ -270,17 +270,22 @@ func TestBannedImports(t *testing.T) {
 	}
 }
 
-// TestInteropStandsApart: interop/ does not import larder's module, because Go would then upgrade
-// the Prometheus that Thanos is built with.
-func TestInteropStandsApart(t *testing.T) {
+// apart reports whether a file belongs to another module of the repository.
+func apart(name string) bool {
+	return strings.HasPrefix(name, "interop/") || strings.HasPrefix(name, "deploy/")
+}
+
+// TestModulesStandApart: interop/ and deploy/ do not import larder's module. Go would then upgrade
+// the Prometheus that Thanos is built with, and larder what it is packed with.
+func TestModulesStandApart(t *testing.T) {
 	for _, f := range tree(t) {
-		if !strings.HasPrefix(f.name, "interop/") {
+		if !apart(f.name) {
 			continue
 		}
+		own, _, _ := strings.Cut(f.name, "/")
 		for _, p := range f.imports() {
-			if strings.HasPrefix(p, module) && !strings.HasPrefix(p, module+"interop") {
-				t.Errorf("%s imports %s: interop/ must run the binary and not link larder", f.name,
-					p)
+			if strings.HasPrefix(p, module) && !strings.HasPrefix(p, module+own) {
+				t.Errorf("%s imports %s: it must run the binary and not link larder", f.name, p)
 			}
 		}
 	}
