@@ -25,6 +25,7 @@ import (
 
 	"larder/benchmarks/dataset"
 	"larder/internal/bucket/retry"
+	"larder/internal/bucket/slots"
 	"larder/internal/faultstore"
 	"larder/internal/pagecache"
 	"larder/store/block"
@@ -124,7 +125,7 @@ func asks(t *testing.T, metas []*dataset.Meta) []ask {
 // heldSlots counts the slots in use.
 type heldSlots struct{ held atomic.Int64 }
 
-func (s *heldSlots) AcquireFor(context.Context, any) error { s.held.Add(1); return nil }
+func (s *heldSlots) AcquireFor(context.Context, *slots.Read) error { s.held.Add(1); return nil }
 func (s *heldSlots) Release()                              { s.held.Add(-1) }
 
 // patient is a gateway whose bucket fails on demand, with its answers and open files without

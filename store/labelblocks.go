@@ -115,7 +115,6 @@ type labelBlock struct {
 // charged returns acct, which charges the account of the request and adds to bytes.
 func charged(acct, of *pagecache.Account, bytes *atomic.Int64) *pagecache.Account {
 	spend := of.Spend
-	acct.Of = of
 	acct.Spend = func(touched, fetched int64) error {
 		bytes.Add(touched)
 		return spend(touched, fetched)

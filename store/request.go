@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"larder/internal/bucket/slots"
 	"larder/internal/pagecache"
 	"larder/internal/requestlog"
 	"larder/store/admission"
@@ -69,9 +70,10 @@ type request struct {
 
 func (s *Server) newRequest(ctx context.Context, method string, what asked) *request {
 	r := &request{
-		server: s, ctx: ctx, method: method,
+		server: s, method: method,
 		tenant: admission.TenantName(admission.TenantOf(ctx)), asked: what, start: time.Now(),
 	}
+	r.ctx = slots.WithRequest(ctx, r.tenant)
 	r.limit()
 	requestlog.Describe(ctx, r.describe)
 	return r

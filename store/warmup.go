@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/prometheus/model/labels"
 
+	"larder/internal/bucket/slots"
 	"larder/internal/pagecache"
 	"larder/store/admission"
 	"larder/store/block"
@@ -44,6 +45,7 @@ func (s *Server) Warm(
 	ctx context.Context, meta *catalog.Block, ms []*storepb.LabelMatcher, without []string,
 	acct *pagecache.Account,
 ) (finished bool, err error) {
+	ctx = slots.Background(ctx)
 	budget := s.compiler.Open(ctx)
 	defer budget.Close()
 	// Do not use the matcher cache, because its metrics count requests of clients.

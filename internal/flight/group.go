@@ -18,6 +18,11 @@ type Group[K comparable, V any] struct {
 	// it. Default false: such work is cancelled. Set it before first use.
 	KeepRunning bool
 
+	// Share returns the context of work, given the context of the caller that started it, and a
+	// function that is called with the context of every caller that joins. Default nil: work does
+	// not depend on who waits for it. Set it before first use.
+	Share func(ctx context.Context) (work context.Context, join func(ctx context.Context))
+
 	mu    sync.Mutex
 	calls map[K]*call[V]
 }
@@ -25,7 +30,8 @@ type Group[K comparable, V any] struct {
 // call is work that runs.
 type call[V any] struct {
 	cancel  context.CancelFunc
-	waiters int // guarded by Group.mu
+	join    func(ctx context.Context) // nil without Group.Share
+	waiters int                       // guarded by Group.mu
 
 	// done is closed when value and err are final.
 	done  chan struct{}
@@ -51,6 +57,9 @@ func (g *Group[K, V]) Do(
 	if !joined {
 		detached, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		c = &call[V]{cancel: cancel, done: make(chan struct{})}
+		if g.Share != nil {
+			detached, c.join = g.Share(detached)
+		}
 		if g.calls == nil {
 			g.calls = map[K]*call[V]{}
 		}
@@ -59,6 +68,9 @@ func (g *Group[K, V]) Do(
 	}
 	c.waiters++
 	g.mu.Unlock()
+	if joined && c.join != nil {
+		c.join(ctx)
+	}
 
 	select {
 	case <-c.done:

@@ -16,9 +16,6 @@ type Account struct {
 	// returns its error wrapped. It may be called concurrently. Default nil: no limit. Set it
 	// before first use.
 	Spend func(touched, fetched int64) error
-	// Of is the account of the request that this one is a part of. Reads of all its parts queue for
-	// slots as one. Default nil: the account is one request's. Set it before first use.
-	Of *Account
 
 	// Touched and TouchedBytes are the pages that the spans lie in, and their bytes.
 	Touched, TouchedBytes atomic.Int64
@@ -59,14 +56,6 @@ func (a *Account) counts() [11]*atomic.Int64 {
 		&a.Touched, &a.TouchedBytes, &a.Fetched, &a.FetchedBytes, &a.Hits, &a.HitBytes,
 		&a.RemoteHits, &a.RemoteHitBytes, &a.Coalesced, &a.Requests, &a.Waited,
 	}
-}
-
-// owner returns the account by which reads for a queue for slots.
-func (a *Account) owner() *Account {
-	for a != nil && a.Of != nil {
-		a = a.Of
-	}
-	return a
 }
 
 func (a *Account) waited(since time.Time) {

@@ -32,6 +32,9 @@
 // waiters that still lack a page get the error. Only after a body that was longer than its range
 // does the flight read all bytes again, up to three times. A failure is never remembered.
 //
+// A flight queues for bytes and its slot as the most urgent of its waiters, see
+// internal/bucket/slots. Look-ahead that a request joins therefore becomes demand.
+//
 // A flight can be joined while it is still queued for its bytes or its slot. Therefore N identical
 // misses make one read under load too. Nothing waits upward: bytes and slots are held by reads that
 // have a deadline and need nothing else.

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"larder/internal/bucket/slots"
 )
 
 // flight is one read of the bucket, queued or running.
 type flight struct {
 	obj      Object
-	owner    *Account // of the request that started it, by which its reads queue for slots
+	queue    *slots.Read // of all requests that have waited for it
 	read     read
 	off, end int64 // its bytes
 	shared   bool  // its pages are in the table
@@ -147,6 +149,7 @@ func (r *Reader) registerLocked(
 	for _, rd := range reads {
 		f := &flight{
 			obj:    c.obj,
+			queue:  &slots.Read{},
 			read:   rd,
 			shared: shared,
 			pages:  make([][]byte, rd.last-rd.first+1),
@@ -205,13 +208,18 @@ func (r *Reader) waitLocked(c *claims, list []page) {
 	}
 }
 
+// join adds the reader of ctx to those by which the flights of the claims queue for bytes and
+// slots.
+func (c *claims) join(ctx context.Context) {
+	for _, w := range c.waits {
+		w.f.queue.Join(ctx)
+	}
+}
+
 // start charges the claims to the account, and then starts the flights. If the account refuses, it
 // leaves the flights first. They are started all the same, because other requests may have joined
 // them: a flight without waiters is over by then.
 func (r *Reader) start(c *claims, t *tally, acct *Account) error {
-	for _, f := range c.own {
-		f.owner = acct.owner()
-	}
 	defer r.launch(c)
 	spent := false
 	defer func() {

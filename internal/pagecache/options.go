@@ -40,8 +40,8 @@ type Cache interface {
 // Limiter bounds the concurrent reads of the bucket: a slots.Limiter. All readers of a bucket in
 // the process share one.
 type Limiter interface {
-	// AcquireFor waits for a slot. Owners of waiting reads take turns.
-	AcquireFor(ctx context.Context, owner any) error
+	// AcquireFor waits for a slot for r, which may be promoted meanwhile.
+	AcquireFor(ctx context.Context, r *slots.Read) error
 	Release()
 }
 

@@ -35,18 +35,18 @@ func (r *Reader) fly(f *flight) {
 		return // over before it began
 	}
 	// Bytes come before the slot, so that every slot in use belongs to a running read.
-	n := min(f.end-f.off, r.opts.MaxInFlightBytes)
-	if r.inFlight.Acquire(f.ctx, n) != nil {
+	n, err := r.inFlight.AcquireFor(f.ctx, f.queue, f.end-f.off)
+	if err != nil {
 		return
 	}
 	defer r.inFlight.Release(n)
-	if err := r.opts.Limiter.AcquireFor(f.ctx, f.owner); err != nil {
+	if err := r.opts.Limiter.AcquireFor(f.ctx, f.queue); err != nil {
 		r.end(f, f.wrap(err)) // does nothing if the flight is over
 		return
 	}
 	defer r.opts.Limiter.Release()
 
-	err := r.read(f)
+	err = r.read(f)
 	for err != nil && r.rereads(f, err) {
 		err = r.read(f)
 	}

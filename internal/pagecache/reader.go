@@ -8,8 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
+	"larder/internal/bucket/slots"
 	"larder/internal/panics"
 	"larder/internal/quantile"
 )
@@ -23,7 +22,7 @@ type Reader struct {
 	metrics *metrics
 	panics  *panics.Guard
 	// inFlight accounts for the bytes of running reads.
-	inFlight *semaphore.Weighted
+	inFlight *slots.Bytes
 	// buffers has the buffers of bodies, by size: 32 KiB and the powers of two up to 256 KiB, at
 	// least a page. A read of few bytes does not hold a large one.
 	buffers [bufferSizes]sync.Pool // of *[]byte
@@ -59,7 +58,7 @@ func New(bucket Bucket, cache Cache, opts Options) *Reader {
 		shift:    uint(bits.TrailingZeros(uint(opts.PageSize))),
 		metrics:  newMetrics(opts.Registerer, opts.Kind),
 		panics:   panics.New("pages", opts.Logger, opts.Registerer),
-		inFlight: semaphore.NewWeighted(opts.MaxInFlightBytes),
+		inFlight: slots.NewBytes(opts.MaxInFlightBytes),
 		table:    map[uint64]*flight{},
 		lookups:  map[uint64]*lookup{},
 		flights:  map[*flight]struct{}{},
@@ -286,6 +285,7 @@ func (r *Reader) fill(
 	if err != nil {
 		return err
 	}
+	c.join(ctx)
 	r.traced(ctx, c)
 	if err := r.start(c, &t, acct); err != nil {
 		return err
@@ -302,6 +302,7 @@ func (r *Reader) fillAlone(
 	if err != nil {
 		return err
 	}
+	c.join(ctx)
 	if err := r.start(c, &t, acct); err != nil {
 		return err
 	}

@@ -1,9 +1,11 @@
 package block
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
+	"larder/internal/bucket/slots"
 	"larder/internal/pagecache"
 	"larder/internal/panics"
 	"larder/internal/tsdbfmt"
@@ -21,6 +23,7 @@ type run struct {
 	reserved int64            // bytes that are reserved for more
 	err      error
 	done     chan struct{} // closed when the fields above are set
+	need     func()        // says that its reads are no longer look-ahead
 
 	cursor pagecache.Cursor // into pages, because entries are decoded in ascending order
 }
@@ -86,6 +89,7 @@ func (s *Stream) nextRun() error {
 		r = s.startRun()
 		s.next = r
 	}
+	r.need()
 	select {
 	case <-r.done:
 	case <-s.ctx.Done():
@@ -157,7 +161,7 @@ func (s *Stream) runSpans(version int, bytes, pages int64) (spans []pagecache.Sp
 }
 
 // startRun starts to read the entries of the next postings: of all, if the plan is small, or as
-// many as are expected to fill runBytes.
+// many as are expected to fill runBytes. Its reads are look-ahead until the run is needed.
 func (s *Stream) startRun() *run {
 	version := s.plan.header.IndexVersion()
 	var spans []pagecache.Span
@@ -174,29 +178,33 @@ func (s *Stream) startRun() *run {
 		r.end = tsdbfmt.SeriesOffset(version, s.refs[0])
 	}
 	s.runBytes = min(2*s.runBytes, s.opts.RunBytes)
+	ctx, need := slots.LookAhead(s.ctx)
+	r.need = need
 	go func() {
 		defer close(r.done)
-		r.err = panics.Contained(func() error { return s.readRun(r, spans, version) })()
+		r.err = panics.Contained(func() error { return s.readRun(ctx, r, spans, version) })()
 	}()
 	return r
 }
 
 // readRun reads the pages of r, concurrently with the stream. It uses only fields of s that never
 // change.
-func (s *Stream) readRun(r *run, spans []pagecache.Span, version int) error {
+func (s *Stream) readRun(
+	ctx context.Context, r *run, spans []pagecache.Span, version int,
+) error {
 	var err error
-	if r.pages, err = s.plan.pages.Fetch(s.ctx, s.index, spans, s.opts.Account); err != nil {
+	if r.pages, err = s.plan.pages.Fetch(ctx, s.index, spans, s.opts.Account); err != nil {
 		return err
 	}
 	r.cursor = r.pages.Cursor()
-	err = s.readTails(r, version)
+	err = s.readTails(ctx, r, version)
 	r.cursor = r.pages.Cursor()
 	return err
 }
 
 // readTails reads what is missing of the run's entries that are longer than expected, by one Fetch.
 // It leaves out an entry that claims to reach into the next one: decode returns the error.
-func (s *Stream) readTails(r *run, version int) error {
+func (s *Stream) readTails(ctx context.Context, r *run, version int) error {
 	var spans []pagecache.Span
 	var scratch []byte
 	for i, ref := range r.refs {
@@ -223,6 +231,6 @@ func (s *Stream) readTails(r *run, version int) error {
 	}
 	r.reserved = n
 	var err error
-	r.more, err = s.plan.pages.Fetch(s.ctx, s.index, spans, s.opts.Account)
+	r.more, err = s.plan.pages.Fetch(ctx, s.index, spans, s.opts.Account)
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"larder/indexcache"
+	"larder/internal/bucket/slots"
 	"larder/internal/pagecache"
 	"larder/internal/panics"
 	"larder/store/postings"
@@ -33,6 +34,7 @@ type setBuild struct {
 
 	ctx    context.Context
 	cancel context.CancelFunc
+	share  func(reader context.Context) // makes its reads as urgent as those of the reader
 
 	readers int // guarded by Block.mu
 
@@ -116,6 +118,7 @@ func (b *setBuild) segment(ctx context.Context, at int) (logged, error) {
 		}
 		wait := b.decoding
 		b.mu.Unlock()
+		b.share(ctx)
 		select {
 		case <-wait:
 		case <-ctx.Done():
@@ -340,7 +343,8 @@ func (b *Block) startBuild(
 	ctx context.Context, p *Plan, key indexcache.SetKey, wanted bool,
 ) (out *Plan, fresh bool) {
 	n := &setBuild{block: b, sets: b.deps.Sets, key: key, wanted: wanted, plan: p}
-	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	n.ctx, n.share = slots.Share(context.WithoutCancel(ctx))
+	n.ctx, n.cancel = context.WithCancel(n.ctx)
 	n.opts = StreamOptions{
 		MinTime: math.MinInt64, MaxTime: math.MaxInt64,
 		RunBytes: defaultRunBytes,

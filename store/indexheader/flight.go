@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
+	"larder/internal/bucket/slots"
 	"larder/internal/localfs"
 	"larder/internal/telemetry"
 )
@@ -21,6 +22,7 @@ type flight struct {
 	done       chan struct{}
 	err        error
 	cancel     context.CancelCauseFunc
+	share      func(waiter context.Context) // makes its reads as urgent as the waiter's
 	waiters    int
 	background bool // continues without waiters
 	again      bool // the file is damaged: build without opening it
@@ -43,6 +45,7 @@ func (m *Manager) launch(ctx context.Context, e *entry, fl *flight) {
 	fl.done = make(chan struct{})
 	ctx, stop := context.WithTimeoutCause(context.WithoutCancel(ctx), m.opts.BuildTimeout,
 		fmt.Errorf("not ready after %s: %w", m.opts.BuildTimeout, context.DeadlineExceeded))
+	ctx, fl.share = slots.Share(ctx)
 	ctx, fl.cancel = context.WithCancelCause(ctx)
 	unlink := context.AfterFunc(m.ctx, func() { fl.cancel(context.Cause(m.ctx)) })
 	e.flight = fl
@@ -56,6 +59,7 @@ func (m *Manager) launch(ctx context.Context, e *entry, fl *flight) {
 
 // wait waits for a joined flight.
 func (m *Manager) wait(ctx context.Context, e *entry, fl *flight) error {
+	fl.share(ctx)
 	select {
 	case <-fl.done:
 		return fl.err

@@ -14,6 +14,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"golang.org/x/sync/semaphore"
 
+	"larder/internal/bucket/slots"
 	"larder/internal/panics"
 )
 
@@ -316,7 +317,7 @@ func (m *Manager) dispatch() {
 			return
 		}
 		m.builds.queue.remove(e)
-		m.launch(context.Background(), e, &flight{background: true})
+		m.launch(slots.Background(context.Background()), e, &flight{background: true})
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"larder/indexcache"
 	"larder/internal/bucket/cost"
+	"larder/internal/bucket/slots"
 	"larder/internal/bytecache"
 	"larder/internal/flight"
 	"larder/internal/pagecache"
@@ -77,7 +78,7 @@ type Finder struct {
 // NewFinder returns a Finder.
 func NewFinder(o FinderOptions) *Finder {
 	f := &Finder{o: o}
-	f.running.SharedError = o.Everyones
+	f.running.SharedError, f.running.Share = o.Everyones, slots.Share
 	return f
 }
 
@@ -165,7 +166,7 @@ func (f *Finder) Find(ctx context.Context, q Query) (Result, error) {
 	// failed because of another block, and its account may spend by another function.
 	mine := acct
 	if acct != nil {
-		mine = &pagecache.Account{Spend: acct.Spend, Of: acct}
+		mine = &pagecache.Account{Spend: acct.Spend}
 	}
 	k, joined, err := f.running.Do(
 		ctx, key.ID, func(ctx context.Context) (k kept, err error) {
@@ -245,7 +246,7 @@ func (f *Finder) read(
 	// Damaged pages that are read again do not count, because a request that gets the postings from
 	// the cache does not pay for them.
 	var touched atomic.Int64
-	mine := &pagecache.Account{Of: acct, Spend: func(t, fetched int64) error {
+	mine := &pagecache.Account{Spend: func(t, fetched int64) error {
 		touched.Add(t)
 		if acct == nil || acct.Spend == nil {
 			return nil

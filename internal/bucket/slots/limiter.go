@@ -1,9 +1,7 @@
 package slots
 
 import (
-	"container/list"
 	"context"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -40,21 +38,10 @@ type Limiter struct {
 	start     float64
 	throttles prometheus.Counter
 
-	mu      sync.Mutex
-	limit   float64   // of used, rounded down
-	used    int       // slots that are held and not paused
-	waiting int       // reads that wait
-	cut     time.Time // when limit was last halved
-	// turns has the requests with waiting reads, the one whose turn is next first. owners finds
-	// them.
-	turns  *list.List // of *queue
-	owners map[any]*list.Element
-}
-
-// queue has the waiting reads of one request, at least one.
-type queue struct {
-	owner any
-	reads *list.List // of chan struct{}, closed when the slot is granted
+	// gate has the slots that are held and not paused. Its lock guards the fields below too.
+	gate  gate
+	limit float64   // of slots; the gate's capacity is rounded down
+	cut   time.Time // when limit was last halved
 }
 
 // New returns a limiter with all slots free.
@@ -70,12 +57,11 @@ func New(o Options) *Limiter {
 	}
 	start := float64(min(o.Start, o.Max))
 	l := &Limiter{
-		max:    float64(o.Max),
-		min:    float64(min(o.Min, o.Max)),
-		start:  start,
-		limit:  start,
-		turns:  list.New(),
-		owners: map[any]*list.Element{},
+		max:   float64(o.Max),
+		min:   float64(min(o.Min, o.Max)),
+		start: start,
+		gate:  gate{capacity: int64(start)},
+		limit: start,
 		throttles: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "larder_bucket_throttles_total",
 			Help: "Answers of the bucket that asked for fewer requests (503 SlowDown, 429).",
@@ -88,85 +74,51 @@ func New(o Options) *Limiter {
 }
 
 func (l *Limiter) register(reg prometheus.Registerer) {
-	gauge := func(state string, value func() float64) prometheus.Collector {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name:        "larder_bucket_slots",
-			Help:        "Concurrent reads of the bucket: the limit, running reads, and waiting reads.",
-			ConstLabels: prometheus.Labels{"state": state},
-		}, func() float64 {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			return value()
-		})
-	}
-	reg.MustRegister(l.throttles,
-		gauge("limit", func() float64 { return float64(int(l.limit)) }),
-		gauge("used", func() float64 { return float64(l.used) }),
-		gauge("waiting", func() float64 { return float64(l.waiting) }))
-}
-
-// Acquire acquires a slot. It waits for one until ctx ends, and returns the error of ctx then.
-func (l *Limiter) Acquire(ctx context.Context) error { return l.AcquireFor(ctx, nil) }
-
-// AcquireFor acquires a slot for a read of owner, which must be comparable. Owners with waiting
-// reads take turns, one slot each. The reads of one owner are served in the order of their arrival.
-// nil is the owner of all reads without one.
-func (l *Limiter) AcquireFor(ctx context.Context, owner any) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	l.mu.Lock()
-	if l.acquireLocked() {
-		l.mu.Unlock()
-		return nil
-	}
-	granted := make(chan struct{})
-	turn := l.owners[owner]
-	if turn == nil {
-		turn = l.turns.PushBack(&queue{owner: owner, reads: list.New()})
-		l.owners[owner] = turn
-	}
-	reads := turn.Value.(*queue).reads
-	place := reads.PushBack(granted)
-	l.waiting++
-	l.mu.Unlock()
-
-	select {
-	case <-granted:
-		return nil
-	case <-ctx.Done():
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	select {
-	case <-granted: // in the meantime: pass it on
-		l.used--
-		l.grantLocked()
-	default:
-		reads.Remove(place)
-		l.waiting--
-		if reads.Len() == 0 {
-			l.turns.Remove(turn)
-			delete(l.owners, owner)
+	locked := func(value func() int64) func() float64 {
+		return func() float64 {
+			l.gate.mu.Lock()
+			defer l.gate.mu.Unlock()
+			return float64(value())
 		}
 	}
-	return ctx.Err()
+	gauge := func(state string, value func() int64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "larder_bucket_slots",
+			Help: "Concurrent reads of the bucket: the limit, running reads, " +
+				"waiting reads, and look-ahead that waits.",
+			ConstLabels: prometheus.Labels{"state": state},
+		}, locked(value))
+	}
+	reg.MustRegister(l.throttles,
+		gauge("limit", func() int64 { return l.gate.capacity }),
+		gauge("used", func() int64 { return l.gate.used }),
+		gauge("waiting", func() int64 { return int64(l.gate.demand.len) }),
+		gauge("ahead", func() int64 { return int64(l.gate.ahead.len) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "larder_bucket_reads_promoted_total",
+			Help: "Waiting look-ahead reads of the bucket that a request came to need.",
+		}, locked(func() int64 { return l.gate.promoted })))
 }
 
-// TryAcquire acquires a slot if one is free and no read waits for one.
+// Acquire acquires a slot for the reader of ctx. It waits for one until ctx ends, and returns the
+// error of ctx then.
+func (l *Limiter) Acquire(ctx context.Context) error { return l.AcquireFor(ctx, NewRead(ctx)) }
+
+// AcquireFor acquires a slot for r, which may be promoted meanwhile. It waits for one until ctx
+// ends, and returns the error of ctx then.
+func (l *Limiter) AcquireFor(ctx context.Context, r *Read) error {
+	return l.gate.acquire(ctx, r, 1)
+}
+
+// TryAcquire acquires a slot if one is free and no request waits for one.
 func (l *Limiter) TryAcquire() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.acquireLocked()
+	l.gate.mu.Lock()
+	defer l.gate.mu.Unlock()
+	return l.gate.tryLocked(1, true)
 }
 
 // Release releases a slot.
-func (l *Limiter) Release() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.used--
-	l.grantLocked()
-}
+func (l *Limiter) Release() { l.gate.release(1) }
 
 // Pause declares that the holder of a slot sends nothing until it calls Resume. The slot does not
 // count in the meantime.
@@ -174,57 +126,35 @@ func (l *Limiter) Pause() { l.Release() }
 
 // Resume counts a paused slot again. It does not wait, and may exceed the limit.
 func (l *Limiter) Resume() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.used++
+	l.gate.mu.Lock()
+	defer l.gate.mu.Unlock()
+	l.gate.used++
 }
 
 // Throttled reports an answer by which the bucket asked for fewer requests.
 func (l *Limiter) Throttled() {
 	l.throttles.Inc()
 	now := time.Now()
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.gate.mu.Lock()
+	defer l.gate.mu.Unlock()
 	if now.Sub(l.cut) < cutInterval {
 		return
 	}
 	l.cut = now
-	l.limit = max(l.limit/2, l.min)
+	l.setLocked(max(l.limit/2, l.min))
 }
 
 // Answered reports that the bucket served a request. It raises the limit, but above that of the
 // start only while reads wait: a limit that no read has used says nothing about the bucket.
 func (l *Limiter) Answered() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.limit == l.max || (l.limit >= l.start && l.waiting == 0) {
+	l.gate.mu.Lock()
+	defer l.gate.mu.Unlock()
+	waiting := l.gate.demand.len + l.gate.ahead.len
+	if l.limit == l.max || (l.limit >= l.start && waiting == 0) {
 		return
 	}
-	l.limit = min(l.limit+1/l.limit, l.max)
-	l.grantLocked()
+	l.setLocked(min(l.limit+1/l.limit, l.max))
+	l.gate.grantLocked()
 }
 
-func (l *Limiter) acquireLocked() bool {
-	if l.waiting > 0 || l.used >= int(l.limit) {
-		return false
-	}
-	l.used++
-	return true
-}
-
-// grantLocked grants free slots by turns.
-func (l *Limiter) grantLocked() {
-	for l.used < int(l.limit) && l.waiting > 0 {
-		turn := l.turns.Front()
-		q := turn.Value.(*queue)
-		close(q.reads.Remove(q.reads.Front()).(chan struct{}))
-		l.used++
-		l.waiting--
-		if q.reads.Len() > 0 {
-			l.turns.MoveToBack(turn)
-			continue
-		}
-		l.turns.Remove(turn)
-		delete(l.owners, q.owner)
-	}
-}
+func (l *Limiter) setLocked(limit float64) { l.limit, l.gate.capacity = limit, int64(limit) }

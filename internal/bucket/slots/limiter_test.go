@@ -18,9 +18,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // state returns limit, used and waiting slots.
 func (s *Limiter) state() [3]int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return [3]int{int(s.limit), s.used, s.waiting}
+	s.gate.mu.Lock()
+	defer s.gate.mu.Unlock()
+	return [3]int{int(s.gate.capacity), int(s.gate.used), s.gate.demand.len + s.gate.ahead.len}
 }
 
 func (s *Limiter) check(t *testing.T, limit, used, waiting int) {
@@ -63,48 +63,6 @@ func TestFirstComeFirstServed(t *testing.T) {
 		s.Release()
 		if !s.TryAcquire() || s.TryAcquire() {
 			t.Error("one slot was spare")
-		}
-	})
-}
-
-// TestOwnersTakeTurns: a request that waits with many reads delays another one by one read each.
-func TestOwnersTakeTurns(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := New(Options{Max: 1})
-		if !s.TryAcquire() {
-			t.Fatal("no slot")
-		}
-		var order []string
-		ctx, cancel := context.WithCancel(t.Context())
-		for _, w := range []struct {
-			owner string
-			ctx   context.Context
-		}{
-			{"a1", t.Context()}, {"a2", t.Context()}, {"a3", t.Context()}, {"gone", ctx},
-			{"b1", t.Context()}, {"b2", ctx}, {"c1", t.Context()}, {"a4", t.Context()},
-		} {
-			go func() {
-				if err := s.AcquireFor(w.ctx, w.owner[0]); err == nil {
-					order = append(order, w.owner)
-				}
-			}()
-			synctest.Wait()
-		}
-		s.check(t, 1, 1, 8)
-		cancel()
-		synctest.Wait()
-		s.check(t, 1, 1, 6)
-		for range 6 {
-			s.Release()
-			synctest.Wait()
-		}
-		if want := []string{"a1", "b1", "c1", "a2", "a3", "a4"}; !slices.Equal(order, want) {
-			t.Errorf("served in the order %v, want %v", order, want)
-		}
-		s.Release()
-		s.check(t, 1, 0, 0)
-		if s.turns.Len() > 0 || len(s.owners) > 0 {
-			t.Errorf("%d turns and %d owners are left", s.turns.Len(), len(s.owners))
 		}
 	})
 }
@@ -196,8 +154,12 @@ func TestThrottles(t *testing.T) {
 		}
 		s.check(t, 4, 0, 0)
 		if err := testutil.GatherAndCompare(reg, strings.NewReader(`
-# HELP larder_bucket_slots Concurrent reads of the bucket: the limit, running reads, and waiting reads.
+# HELP larder_bucket_reads_promoted_total Waiting look-ahead reads of the bucket that a request came to need.
+# TYPE larder_bucket_reads_promoted_total counter
+larder_bucket_reads_promoted_total 0
+# HELP larder_bucket_slots Concurrent reads of the bucket: the limit, running reads, waiting reads, and look-ahead that waits.
 # TYPE larder_bucket_slots gauge
+larder_bucket_slots{state="ahead"} 0
 larder_bucket_slots{state="limit"} 4
 larder_bucket_slots{state="used"} 0
 larder_bucket_slots{state="waiting"} 0
