@@ -126,7 +126,7 @@ func asks(t *testing.T, metas []*dataset.Meta) []ask {
 type heldSlots struct{ held atomic.Int64 }
 
 func (s *heldSlots) AcquireFor(context.Context, *slots.Read) error { s.held.Add(1); return nil }
-func (s *heldSlots) Release()                              { s.held.Add(-1) }
+func (s *heldSlots) Release()                                      { s.held.Add(-1) }
 
 // patient is a gateway whose bucket fails on demand, with its answers and open files without
 // faults.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"larder/internal/bucket/slots"
 	"larder/store/block"
 	"larder/store/storepb"
 )
@@ -201,6 +202,7 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 		}
 		last := win.err != nil
 		density = win.density()
+		win.ctx, win.need = slots.LookAhead(ctx)
 		win.filled <- struct{}{}
 		produced <- win // INVARIANT: it has a place for each window
 		if last {
@@ -254,7 +256,7 @@ func (p *pipeline) fetch(ctx context.Context, win *window) {
 		n, extra = p.request.tryWorkers(n, workersBytes)
 		return n
 	}
-	fetch := contained(func() error { return win.fetch(ctx, p.sources, widen) })
+	fetch := contained(func() error { return win.fetch(win.ctx, p.sources, widen) })
 	for {
 		select {
 		case _, ok := <-win.filled:
@@ -284,6 +286,7 @@ func (p *pipeline) next(ctx context.Context, produced <-chan *window) (win *wind
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	win.need()
 	select {
 	case <-win.fetched:
 	default:

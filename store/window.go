@@ -68,13 +68,16 @@ type window struct {
 	// filled gets a value when the window has its series, fetched when it has their chunks. err
 	// tells why they are missing.
 	filled, fetched chan struct{}
-	began, end      time.Time // of the fetch
+	// ctx is the context of the fetch. Its reads are look-ahead until need is called.
+	ctx        context.Context
+	need       func()
+	began, end time.Time // of the fetch
 }
 
 func newWindow(reserved int64) *window {
 	return &window{
-		reserved: reserved,
-		filled:   make(chan struct{}, 1), fetched: make(chan struct{}, 1),
+		reserved: reserved, need: func() {},
+		filled: make(chan struct{}, 1), fetched: make(chan struct{}, 1),
 	}
 }
 
