@@ -218,9 +218,23 @@ func (r *request) finish() {
 	r.server.names.observe(r.tenant, r.used(), func(label string) {
 		r.server.metrics.observe(r, label)
 	})
+	if f := r.server.opts.Finished; f != nil {
+		f(r.finished())
+	}
 	if sp := trace.SpanFromContext(r.ctx); sp.IsRecording() {
 		sp.SetAttributes(r.attributes()...)
 	}
+}
+
+func (r *request) finished() Finished {
+	f := Finished{
+		Method: r.method, Total: time.Since(r.start), FirstFrame: r.firstFrame,
+		Stages: make([]time.Duration, stageCount), Series: r.sent.Series,
+	}
+	for i := range f.Stages {
+		f.Stages[i] = time.Duration(r.stages[i].Load())
+	}
+	return f
 }
 
 // used returns how many bytes the request has read and sent.

@@ -99,10 +99,27 @@ type Options struct {
 	// now. nil clamps nothing.
 	Clamp func(minT, maxT int64) (int64, int64)
 
+	// Finished, if set, is called once for each request that has ended. It must not wait.
+	Finished func(Finished)
+
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 	Tracer     trace.Tracer
 }
+
+// Finished describes a request that has ended.
+type Finished struct {
+	Method string
+	// Total is its time. FirstFrame is the time until its first frame, 0 if it sent none.
+	Total, FirstFrame time.Duration
+	// Stages are the times of its stages, in the order of StageNames. Stages overlap.
+	Stages []time.Duration
+	// Series is the number of series sent.
+	Series int64
+}
+
+// StageNames returns the stages of a request.
+func StageNames() []string { return stageNames[:] }
 
 // Server implements the StoreAPI and Info services. It retains no bytes of the bucket:
 // Options.Blocks has the caches that requests share, and the bytes of a request are released at its
