@@ -8,6 +8,5 @@
 // (docs/performance.md explains the names). A change of the code that changes a figure fails the
 // test. `make trips` writes the table again; review its diff like code.
 //
-// The package has no code besides its tests. The bucket's record of reads has a lock, which guards
-// only that.
+// The package has no code besides its tests.
 package trips

@@ -19,6 +19,7 @@ import (
 
 	"larder/benchmarks/dataset"
 	"larder/benchmarks/inprocess"
+	"larder/benchmarks/objectstore"
 	"larder/chunkcache"
 	"larder/indexcache"
 	"larder/internal/bucket/cost"
@@ -31,6 +32,9 @@ import (
 var update = flag.Bool("update", false, "write testdata/trips.txt")
 
 const (
+	firstByte      = 20 * time.Millisecond
+	bytesPerSecond = 80_000_000
+
 	table = "testdata/trips.txt"
 	hour  = int64(3_600_000)
 	day   = 24 * hour
@@ -108,9 +112,9 @@ func TestTrips(t *testing.T) {
 			t.Errorf("%s: %d reads of index and chunk files, %d reads in all and %d other calls",
 				q.name, n, len(r.reads), r.other)
 		}
-		trips := r.trips()
+		trips := objectstore.Trips(r.reads)
 		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t\n",
-			q.name, q.set, r.answers, trips, chain(r.reads)-trips,
+			q.name, q.set, r.answers, trips, objectstore.Chain(r.reads)-trips,
 			index.reads, index.bytes, chunks.reads, chunks.bytes, ms(r.first), ms(r.whole))
 	}
 	w.Flush()
@@ -156,9 +160,9 @@ func write(t *testing.T, l dataset.Layout) place {
 
 // result is what a question asked of the bucket.
 type result struct {
-	reads        []*read
-	other        int
-	answers      int // series, values or names
+	reads        []objectstore.Read
+	other        int64 // calls that are not ranged reads
+	answers      int   // series, values or names
 	first, whole time.Duration
 }
 
@@ -170,24 +174,12 @@ type volume struct {
 // volume counts the reads of objects whose name contains part.
 func (r *result) volume(part string) (v volume) {
 	for _, rd := range r.reads {
-		if strings.Contains(rd.name, part) {
+		if strings.Contains(rd.Name, part) {
 			v.reads++
-			v.bytes += rd.bytes
+			v.bytes += rd.Bytes
 		}
 	}
 	return v
-}
-
-// trips is the longest chain of reads of one block.
-func (r *result) trips() (n int) {
-	byBlock := map[string][]*read{}
-	for _, rd := range r.reads {
-		byBlock[rd.block()] = append(byBlock[rd.block()], rd)
-	}
-	for _, reads := range byBlock {
-		n = max(n, chain(reads))
-	}
-	return n
 }
 
 // ask asks a new gateway.
@@ -198,7 +190,7 @@ func ask(t *testing.T, p place, q *question) (r result) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := &bucket{Bucket: extent.Stating(fs)}
+		b := objectstore.Wrap(extent.Stating(fs), objectstore.Model{})
 		// What is measured depends on the order of reads that end at the same time.
 		pages := pagecache.Options{
 			Limiter: slots.New(slots.Options{}), Costs: cost.Fixed(cost.Model{}),
@@ -219,14 +211,15 @@ func ask(t *testing.T, p place, q *question) (r result) {
 		if got, err := absent.ask(t.Context(), g, p); err != nil || got.answers > 0 {
 			t.Fatalf("%d series, %v", got.answers, err)
 		}
-		b.turnOn()
+		b.SetModel(objectstore.Model{FirstByte: firstByte, BytesPerSecond: bytesPerSecond})
+		b.Record(true)
+		before := b.Counts()
 		if r, err = q.ask(t.Context(), g, p); err != nil {
 			t.Fatalf("%s: %v", q.name, err)
 		}
 		synctest.Wait()
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		r.reads, r.other = b.reads, b.other
+		c := b.Counts().Minus(before)
+		r.reads, r.other = b.Reads(), c.Lists+c.Others
 	})
 	return r
 }

@@ -24,6 +24,9 @@ type Options struct {
 	// one bucket. Its hedges and retries are not counted, because their metrics have no such label
 	// and no query waits for its reads.
 	Beside *Stack
+	// Beneath, if set, wraps the provider's client, below hedges, metrics and retries: a model of
+	// another bucket.
+	Beneath func(objstore.Bucket) objstore.Bucket
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -56,6 +59,9 @@ func Open(conf *Config, o Options) (*Stack, error) {
 		}
 	}
 	var b objstore.Bucket = c
+	if o.Beneath != nil {
+		b = o.Beneath(b)
+	}
 	if h := conf.Hedging; h.Enabled {
 		b = hedge.Wrap(b, hedge.Options{
 			UpTo: h.UpTo, Quantile: h.Quantile, Limiter: o.Limiter, Logger: o.Logger,
