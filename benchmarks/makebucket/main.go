@@ -29,39 +29,11 @@ func main() {
 	kingpin.MustParse(app.Parse(os.Args[1:]))
 
 	process.Main("makebucket", func(ctx context.Context) error {
-		return run(ctx, layouts(*size)[*name](*seed), *dir, *concurrency)
+		return run(ctx, dataset.Layouts(*size)[*name](*seed), *dir, *concurrency)
 	})
 }
 
-// layouts returns the layouts by name, those of the comparison with the given size.
-func layouts(size int) map[string]func(seed uint64) dataset.Layout {
-	sized := func(
-		layout func(seed uint64, size int) dataset.Layout, full int,
-	) func(uint64) dataset.Layout {
-		if size > 0 {
-			full = size
-		}
-		return func(seed uint64) dataset.Layout { return layout(seed, full) }
-	}
-	return map[string]func(uint64) dataset.Layout{
-		"demo": func(seed uint64) dataset.Layout {
-			return dataset.Demo(seed, time.UnixMilli(dataset.Epoch))
-		},
-		"bench50k":      dataset.Bench50k,
-		"bench500k":     dataset.Bench500k,
-		"manyvalues1m":  dataset.ManyValues1M,
-		"manyblocks500": dataset.ManyBlocks500,
-		"medium":        sized(dataset.Medium, 1020),
-		"large":         sized(dataset.Large, 10_204),
-		"many":          sized(dataset.Many, 500),
-		"month":         sized(dataset.Month, 360),
-		"crowded":       sized(dataset.Crowded, 10_000),
-		"downsampled":   sized(dataset.Downsampled, 100),
-		"histograms":    sized(dataset.Histograms, 2000),
-	}
-}
-
-func names() []string { return slices.Sorted(maps.Keys(layouts(0))) }
+func names() []string { return slices.Sorted(maps.Keys(dataset.Layouts(0))) }
 
 func run(ctx context.Context, l dataset.Layout, dir string, concurrency int) error {
 	start := time.Now()

@@ -29,11 +29,6 @@ type Model struct {
 	Seed uint64
 }
 
-// S3 returns a model of S3 Standard, read from a machine of the same region.
-func S3() Model {
-	return Model{FirstByte: 20 * time.Millisecond, Spread: 0.5, BytesPerSecond: 80_000_000}
-}
-
 // chance draws what the model leaves to chance.
 type chance struct {
 	model Model

@@ -172,7 +172,7 @@ func (b *backend) open(
 			index.IgnoreSizes()
 			chunks.IgnoreSizes()
 		},
-		Clamp:  conf.blocks.clamp,
+		Clamp: conf.blocks.clamp, Finished: conf.hooks.finished,
 		Logger: b.logger, Registerer: reg, Tracer: tracer.Tracer("larder"),
 	}
 	if !conf.warm.on() {

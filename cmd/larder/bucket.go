@@ -53,7 +53,7 @@ func (b *backend) openBucket(reads *slots.Limiter, reg prometheus.Registerer) er
 	var err error
 	b.blocks, err = bucket.Open(b.conf.bucket.parsed, bucket.Options{
 		Limiter: reads, WholeBytes: b.conf.caches.Memory.WholeObjects(),
-		Logger: b.logger, Registerer: reg,
+		Beneath: b.conf.hooks.beneath, Logger: b.logger, Registerer: reg,
 	})
 	if err != nil {
 		return b.conf.bucket.yaml.wrap(err)

@@ -1,4 +1,5 @@
-// Command larder is the binary: `larder store` runs the gateway, `larder demo` shows it.
+// Command larder is the binary: `larder store` runs the gateway, `larder demo` shows it, and
+// `larder bench` measures it.
 //
 // The package has flags, their checks and wiring. The packages that it configures do the work.
 // Flags keep Thanos's names, defaults and syntax, so that the arguments of `thanos store` start

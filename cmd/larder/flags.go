@@ -5,7 +5,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/thanos-io/objstore"
+
 	"larder/internal/config"
+	"larder/store"
 )
 
 // storeConfig has the flags of `larder store`, one field for each concern. The file of a concern
@@ -25,11 +28,21 @@ type storeConfig struct {
 	web        webConfig
 	drainDelay time.Duration
 
+	hooks hooks
+
 	// withoutEffect and old record by name which flags without effect and which former names the
 	// user gave.
 	withoutEffect, old map[string]*bool
 	// shown returns the flags with their values and without secrets. Call it after parsing.
 	shown func() map[string]string
+}
+
+// hooks are what other commands add to a gateway within their process. nil: nothing.
+type hooks struct {
+	// beneath wraps the client of the bucket: see bucket.Options.
+	beneath func(objstore.Bucket) objstore.Bucket
+	// finished is called for each request that has ended: see store.Options.
+	finished func(store.Finished)
 }
 
 // storeFlags registers the flags of the command in the order of --help: from required flags to

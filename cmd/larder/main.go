@@ -40,6 +40,9 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	commands[store.cmd.FullCommand()] = func() error { return store.run(stderr) }
 	demo := registerDemo(app)
 	commands[demo.cmd.FullCommand()] = func() error { return demo.run(stdout, stderr) }
+	bench := registerBench(app)
+	commands[bench.measure.FullCommand()] = func() error { return bench.run(stdout, stderr) }
+	commands[bench.compare.FullCommand()] = func() error { return bench.compareReports(stdout) }
 
 	name, err := app.Parse(args)
 	if err != nil {

@@ -162,6 +162,15 @@ func number(s string) (float64, error) {
 	return n, nil
 }
 
+// notNegative parses a number that is 0 or more.
+func notNegative(s string) (float64, error) {
+	v, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(v >= 0) || math.IsInf(v, 1) {
+		return 0, fmt.Errorf("got %q, want a number of 0 or more", s)
+	}
+	return v, nil
+}
+
 // ratio parses a number in (0, 1].
 func ratio(s string) (float64, error) {
 	r, err := strconv.ParseFloat(s, 64)

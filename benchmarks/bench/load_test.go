@@ -1,0 +1,98 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"larder/benchmarks/scenario"
+)
+
+// server answers one request at a time, as one processor would.
+type server struct {
+	turn  chan struct{} // has one token, because a mutex does not let virtual time pass
+	calls int
+	take  func(n int) time.Duration
+}
+
+func (s *server) ask(ctx context.Context, _ *call) (a answer, err error) {
+	s.turn <- struct{}{}
+	defer func() { <-s.turn }()
+	s.calls++
+	err = wait(ctx, s.take(s.calls))
+	a.first, a.end, a.bytes = time.Now(), time.Now(), 1
+	return a, err
+}
+
+// TestOpenLoop stalls a server for a second and compares what an open and a closed loop see. The
+// open loop must count the time that requests wait because the server is late.
+func TestOpenLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stall := func(n int) time.Duration {
+			if n == 50 {
+				return time.Second
+			}
+			return time.Millisecond
+		}
+		run := func(s scenario.Scenario) (*recorder, *server) {
+			srv := &server{take: stall, turn: make(chan struct{}, 1)}
+			rec := newRecorder()
+			l := &load{ask: srv.ask, calls: make([]call, 3), rec: rec, timeout: time.Minute}
+			l.run(t.Context(), &s, 1)
+			return rec, srv
+		}
+		p90 := func(r *recorder) time.Duration {
+			return time.Duration(r.client[scenario.Total].ValueAtQuantile(90)) * time.Microsecond
+		}
+		open, srv := run(scenario.Scenario{Rate: 100, Duration: 5 * time.Second})
+		if srv.calls < 400 || srv.calls > 600 || open.requests != srv.calls {
+			t.Errorf("%d calls in 5 s at 100 a second, %d recorded", srv.calls, open.requests)
+		}
+		// About 100 requests begin during the stall, and wait half a second on average.
+		if got := p90(open); got < 300*time.Millisecond || got > time.Second {
+			t.Errorf("open loop: p90 %v, want the time that requests waited", got)
+		}
+		closed, srv := run(scenario.Scenario{Concurrency: 1, Requests: 500})
+		if srv.calls != 500 || closed.requests != 500 {
+			t.Errorf("%d calls, %d recorded, want 500", srv.calls, closed.requests)
+		}
+		if got := p90(closed); got > 2*time.Millisecond {
+			t.Errorf("closed loop: p90 %v, want 1 ms", got)
+		}
+		if got := closed.client[scenario.Total].Max(); got < 1_000_000 {
+			t.Errorf("closed loop: maximum %d µs, want 1 s", got)
+		}
+		timed, srv := run(scenario.Scenario{Concurrency: 8, Duration: 100 * time.Millisecond})
+		if srv.calls < 50 || timed.requests != srv.calls {
+			t.Errorf("%d calls in 100 ms and the stall", srv.calls)
+		}
+	})
+}
+
+// TestFailedRequests checks that requests that fail or time out are counted.
+func TestFailedRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rec := newRecorder()
+		n := 0
+		broken := errors.New("broken")
+		l := &load{calls: make([]call, 1), rec: rec, timeout: time.Second,
+			ask: func(ctx context.Context, _ *call) (a answer, err error) {
+				if n++; n == 1 {
+					err = broken
+				} else if n == 2 {
+					err = wait(ctx, time.Hour)
+				}
+				a.end = time.Now()
+				return a, err
+			}}
+		l.closed(t.Context(), 1, 3, 0)
+		if rec.requests != 3 || rec.errors != 2 || !errors.Is(rec.err, broken) {
+			t.Errorf("%d requests, %d failed, first %v", rec.requests, rec.errors, rec.err)
+		}
+		if got := rec.client[scenario.Total].Max(); got < 1_000_000 {
+			t.Errorf("maximum %d µs, want that of the request that timed out", got)
+		}
+	})
+}

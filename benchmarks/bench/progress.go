@@ -1,0 +1,103 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"larder/benchmarks/scenario"
+)
+
+// Estimates of parts of a run.
+const (
+	perFresh = 300 * time.Millisecond // a request with a start of the gateway before it
+	perCold  = 50 * time.Millisecond
+	perWarm  = 20 * time.Millisecond
+	// tellEvery is the time between two lines about the same scenario.
+	tellEvery = 5 * time.Second
+)
+
+// estimate guesses the time of a scenario.
+func estimate(s *scenario.Scenario) time.Duration {
+	if s.Fresh() {
+		return time.Duration(s.Requests) * perFresh
+	}
+	each := perWarm
+	if s.Cache == scenario.Cold {
+		each = perCold
+	}
+	d := time.Duration(s.Requests) * each
+	if s.Rate > 0 && s.Requests > 0 {
+		d = time.Duration(float64(s.Requests) / s.Rate * float64(time.Second))
+	}
+	if s.Duration > 0 && (d == 0 || s.Duration < d) {
+		d = s.Duration
+	}
+	if s.Cache == scenario.Warm {
+		d += time.Second // each request once before
+	}
+	return d
+}
+
+// progress tells how far a run is. It learns from finished scenarios how wrong the estimates are.
+type progress struct {
+	w     io.Writer
+	total int
+
+	mu            sync.Mutex // guards what follows, and one line at a time
+	done          int
+	name          string
+	guessed, took time.Duration // of finished scenarios
+	left, current time.Duration // guesses: after the current scenario, and of it
+	currentBegan  time.Time
+}
+
+func newProgress(w io.Writer, all []*scenario.Scenario) *progress {
+	p := &progress{w: w, total: len(all)}
+	for _, s := range all {
+		p.left += estimate(s)
+	}
+	return p
+}
+
+// begin tells that a scenario begins. Call the returned function when it has ended.
+func (p *progress) begin(s *scenario.Scenario) (end func()) {
+	p.mu.Lock()
+	p.done++
+	p.name, p.current, p.currentBegan = s.Name, estimate(s), time.Now()
+	p.left -= p.current
+	p.tell()
+	p.mu.Unlock()
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for wait(ctx, tellEvery) == nil {
+			p.mu.Lock()
+			p.tell()
+			p.mu.Unlock()
+		}
+	})
+	return func() {
+		stop()
+		wg.Wait()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.guessed += p.current
+		p.took += time.Since(p.currentBegan)
+	}
+}
+
+// tell writes a line. The caller holds mu.
+func (p *progress) tell() {
+	scale := 1.0
+	if p.guessed > 0 {
+		scale = float64(p.took) / float64(p.guessed)
+	}
+	ran := time.Since(p.currentBegan)
+	left := time.Duration(scale*float64(p.left)) +
+		max(time.Duration(scale*float64(p.current))-ran, 0)
+	fmt.Fprintf(p.w, "[%d/%d] %s: %s, about %s left\n", p.done, p.total, p.name,
+		ran.Round(time.Second), left.Round(time.Second))
+}

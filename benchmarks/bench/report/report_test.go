@@ -1,0 +1,137 @@
+package report
+
+import (
+	"bytes"
+	"encoding/xml"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func example() *Report {
+	reads := 3.5
+	return &Report{
+		Larder: "v1", Target: "gateway", Bucket: "bucket <b>", CPUs: 2, Quantile: 0.99,
+		Scenarios: []Scenario{
+			{
+				Name: "fast", About: "one series", Load: "Warm", Requests: 10, Seconds: 1,
+				Rows: []Row{
+					{Name: "total", Source: "client", P50: 1, P90: 2, P99: 3, Max: 4, At: 3,
+						Budget: 5},
+					{Name: "gate", Source: "gateway", P50: 1, P90: 2, P99: 3, Max: 4, At: 3,
+						Budget: 2.5},
+				},
+				Curve: []Point{{0, 0.5}, {0.5, 1}, {0.99, 3}, {1, 4}},
+				Reads: &reads,
+			},
+			{Name: "broken", Requests: 4, Errors: 1, Error: "no <bucket>"},
+			{Name: "cold", Skipped: "not possible"},
+		},
+	}
+}
+
+func TestOverruns(t *testing.T) {
+	want := []string{
+		"fast: gate: 3 ms at 99 %, budget 2.5 ms",
+		"broken: 1 of 4 requests failed: no <bucket>",
+	}
+	if diff := cmp.Diff(want, example().Overruns()); diff != "" {
+		t.Error(diff)
+	}
+	var out bytes.Buffer
+	if err := example().WriteText(&out); err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range append(want, "OVER", "skipped: not possible", "3.5 reads") {
+		if !strings.Contains(out.String(), part) {
+			t.Errorf("the text lacks %q:\n%s", part, &out)
+		}
+	}
+}
+
+func TestJSON(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.json")
+	var out bytes.Buffer
+	r := example()
+	if err := r.WriteJSON(&out); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, out.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Read(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(r, got); diff != "" {
+		t.Error(diff)
+	}
+	other := bytes.Replace(out.Bytes(), []byte(`"version": 1`), []byte(`"version": 9`), 1)
+	if err := os.WriteFile(path, other, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Read(path); err == nil || !strings.Contains(err.Error(), "version 9") {
+		t.Errorf("another version: %v", err)
+	}
+}
+
+// TestHTML checks that the page is well formed, needs nothing else, and escapes names.
+func TestHTML(t *testing.T) {
+	var out bytes.Buffer
+	if err := example().WriteHTML(&out); err != nil {
+		t.Fatal(err)
+	}
+	page := out.String()
+	for _, part := range []string{"<script", "<b>", "<bucket>", "src=", "<link", "url("} {
+		if strings.Contains(page, part) {
+			t.Errorf("the page contains %q", part)
+		}
+	}
+	if strings.Count(page, "<svg") != 2 || !strings.Contains(page, `class="over">3</td>`) {
+		t.Errorf("plots or overruns are missing:\n%s", page)
+	}
+	d := xml.NewDecoder(strings.NewReader(page[strings.Index(page, "<body>"):]))
+	for depth := 0; ; {
+		token, err := d.Token()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			if depth == 0 { // </html> has no beginning in this part
+				break
+			}
+			t.Fatalf("the page is not well formed: %v", err)
+		}
+		switch token.(type) {
+		case xml.StartElement:
+			depth++
+		case xml.EndElement:
+			depth--
+		}
+	}
+}
+
+func TestCompare(t *testing.T) {
+	a, b := example(), example()
+	b.Seed = 2
+	b.Scenarios[0].Rows[0].P50 = 2
+	b.Scenarios = append(b.Scenarios[:1], Scenario{Name: "new"})
+	var out bytes.Buffer
+	if err := Compare(&out, a, b); err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Join(strings.Fields(out.String()), " ")
+	for _, part := range []string{
+		"seeds or numbers of CPUs differ", "fast total p50 ms 1 2 2.00",
+		"bucket reads 3.5 3.5 1.00",
+		"broken not in both", "new not in both",
+	} {
+		if !strings.Contains(got, part) {
+			t.Errorf("no %q in:\n%s", part, &out)
+		}
+	}
+}
