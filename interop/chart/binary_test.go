@@ -22,8 +22,8 @@ import (
 	"time"
 )
 
-// binary builds larder, once. LARDER_BIN names another one.
-var binary = sync.OnceValues(func() (string, error) {
+// larderBinary builds larder, once. LARDER_BIN names another one.
+var larderBinary = sync.OnceValues(func() (string, error) {
 	if bin := os.Getenv("LARDER_BIN"); bin != "" {
 		return filepath.Abs(bin)
 	}
@@ -42,7 +42,9 @@ var binary = sync.OnceValues(func() (string, error) {
 
 // running is a larder process that was ready.
 type running struct {
-	http string // address of its HTTP port
+	http string // addresses of its ports
+	grpc string
+	root string // the folder with the files that its arguments name
 	cmd  *exec.Cmd
 	done chan error
 	once sync.Once // ends the process
@@ -52,7 +54,7 @@ type running struct {
 // is ready. The files of its volumes are in a folder of the test.
 func start(t *testing.T, l *layout, p pod, bucket string) *running {
 	t.Helper()
-	bin, err := binary()
+	bin, err := larderBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +79,9 @@ func start(t *testing.T, l *layout, p pod, bucket string) *running {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	return run(ctx, t, bin, args)
+	r := run(ctx, t, bin, args)
+	r.root = root
+	return r
 }
 
 // run starts the binary and reads its log until it says that it is ready.
@@ -109,6 +113,9 @@ func run(ctx context.Context, t *testing.T, bin string, args []string) *running 
 			fmt.Fprintln(&log, lines.Text())
 			if line.Msg == "Listening on" && line.Server == "http" {
 				r.http = line.Address
+			}
+			if line.Msg == "serving gRPC" {
+				r.grpc = line.Address
 			}
 			mu.Unlock()
 			if line.Msg == "readiness changed" && line.Ready {
@@ -207,7 +214,7 @@ func write(t *testing.T, file string, text []byte) {
 // TestArgumentsStart: every list of arguments in the matrix starts the binary, with the files that
 // the chart mounts. No flag is given twice, and the binary ignores none.
 func TestArgumentsStart(t *testing.T) {
-	bin, err := binary()
+	bin, err := larderBinary()
 	if err != nil {
 		t.Fatal(err)
 	}

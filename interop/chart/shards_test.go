@@ -1,13 +1,14 @@
 package chart
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 )
 
@@ -73,8 +74,8 @@ func TestShards(t *testing.T) {
 	}
 }
 
-// served returns the blocks that the binary serves with the rules of each ordinal, sorted.
-func served(t *testing.T, bucket, partitioning string) [][]string {
+// sharded renders the least layout with shards.
+func sharded(t *testing.T, partitioning string) *layout {
 	t.Helper()
 	rendered, err := render(
 		required,
@@ -87,32 +88,60 @@ func served(t *testing.T, bucket, partitioning string) [][]string {
 	if l.objects, err = decode(l.docs); err != nil {
 		t.Fatal(err)
 	}
+	return l
+}
+
+// served returns the blocks that the binary serves with the rules of each ordinal, sorted.
+func served(t *testing.T, bucket, partitioning string) [][]string {
+	t.Helper()
+	l := sharded(t, partitioning)
 	var out [][]string
 	for _, p := range l.pods() {
 		r := start(t, l, p, bucket)
-		resp, err := http.Get("http://" + r.http + "/api/v1/blocks?view=loaded")
-		if err != nil {
-			t.Fatal(err)
-		}
-		var body struct {
-			Data struct {
-				Blocks []struct {
-					ULID string `json:"ulid"`
-				} `json:"blocks"`
-			} `json:"data"`
-		}
-		err = json.NewDecoder(resp.Body).Decode(&body)
-		resp.Body.Close()
+		blocks, err := r.blocks(t.Context())
 		r.stop(t)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var ulids []string
-		for _, b := range body.Data.Blocks {
-			ulids = append(ulids, b.ULID)
-		}
-		slices.SortFunc(ulids, strings.Compare)
-		out = append(out, ulids)
+		out = append(out, blocks)
 	}
 	return out
+}
+
+// blocks returns the ids of the blocks that a process serves, sorted.
+func (r *running) blocks(ctx context.Context) ([]string, error) {
+	var body struct {
+		Data struct {
+			Blocks []struct {
+				ULID string `json:"ulid"`
+			} `json:"blocks"`
+		} `json:"data"`
+	}
+	if err := get(ctx, "http://"+r.http+"/api/v1/blocks?view=loaded", &body); err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, b := range body.Data.Blocks {
+		out = append(out, b.ULID)
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// get decodes a JSON answer.
+func get(ctx context.Context, url string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(resp.Body)
+		return fmt.Errorf("%s: %s: %s", url, resp.Status, text)
+	}
+	return json.NewDecoder(resp.Body).Decode(into)
 }
