@@ -4,9 +4,9 @@
 #         --build-arg VERSION=1 --build-arg REVISION="$(git rev-parse HEAD)" -t larder:1 .
 #
 # The build stage runs on the platform of the builder and cross-compiles. It needs the Go module
-# proxy and nothing else. Pin both images by digest in your copy, if your registry keeps digests:
-# `docker buildx imagetools inspect golang:1.26.7` prints it.
-FROM --platform=$BUILDPLATFORM golang:1.26.7 AS build
+# proxy and nothing else. The digests are those of the tags' multi-platform indexes;
+# `docker buildx imagetools inspect golang:1.26.7` prints the present one.
+FROM --platform=$BUILDPLATFORM golang:1.26.7@sha256:45a5f7a810238aabcbad211d70b9ae082022d96f7c7259e94041ad1b933575ac AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
@@ -21,7 +21,7 @@ RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -buildvcs
  && mkdir /empty
 
 # static-debian12:nonroot has root certificates, /etc/passwd and the user 65532, and no shell.
-FROM gcr.io/distroless/static-debian12:nonroot
+FROM gcr.io/distroless/static-debian12:nonroot@sha256:b7bb25d9f7c31d2bdd1982feb4dafcaf137703c7075dbe2febb41c24212b946f
 ARG VERSION=dev
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="larder" \

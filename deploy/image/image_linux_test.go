@@ -317,6 +317,11 @@ func TestDockerfile(t *testing.T) {
 	if got := match(`(?m)^FROM .*golang:([0-9.]+)`, dockerfile); got != mod {
 		t.Errorf("the Dockerfile builds with Go %s, go.mod asks for %s", got, mod)
 	}
+	for _, from := range regexp.MustCompile(`(?m)^FROM .*$`).FindAllString(dockerfile, -1) {
+		if !regexp.MustCompile(`@sha256:[0-9a-f]{64}( |$)`).MatchString(from) {
+			t.Errorf("the Dockerfile does not pin the digest: %s", from)
+		}
+	}
 	if own := match(`(?m)^go (\S+)$`, read("deploy/image/go.mod")); own != mod {
 		t.Errorf("deploy/image/go.mod asks for Go %s, go.mod for %s", own, mod)
 	}
