@@ -28,7 +28,7 @@ func TestChartsArguments(t *testing.T) {
 	if err := yaml.Unmarshal(b, &charts); err != nil {
 		t.Fatal(err)
 	}
-	if len(charts) < 12 {
+	if len(charts) < 15 {
 		t.Fatalf("got %d charts", len(charts))
 	}
 	bucket := folder(wideBucket(t))
