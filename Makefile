@@ -138,7 +138,7 @@ vulncheck: ## Look for known vulnerabilities in linked code. Needs vuln.go.dev.
 proto: ## Generate the code of the protobuf messages.
 	./store/storepb/generate.sh
 
-# An OCI layout in bin/image, for tools such as skopeo and crane. Needs no container engine. Equal
+# An OCI layout in bin/image, to push with a tool such as crane. Needs no container engine. Equal
 # commits and versions of Go make equal digests. One platform, for a quick look:
 # make image PLATFORMS=linux/amd64
 PLATFORMS ?= linux/amd64,linux/arm64
