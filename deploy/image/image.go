@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -35,6 +37,9 @@ func (o options) labels() map[string]string {
 
 // write builds the images and writes them as an OCI layout with one index, whose digest it returns.
 func write(o options) (v1.Hash, error) {
+	if err := removeLayout(o.out); err != nil { // before minutes of compiling
+		return v1.Hash{}, err
+	}
 	work, err := os.MkdirTemp("", "larder-image-")
 	if err != nil {
 		return v1.Hash{}, err
@@ -52,9 +57,6 @@ func write(o options) (v1.Hash, error) {
 		})
 	}
 	index = mutate.Annotations(index, o.labels()).(v1.ImageIndex)
-	if err := os.RemoveAll(o.out); err != nil {
-		return v1.Hash{}, err
-	}
 	to, err := layout.Write(o.out, empty.Index)
 	if err != nil {
 		return v1.Hash{}, fmt.Errorf("write the layout: %w", err)
@@ -65,6 +67,21 @@ func write(o options) (v1.Hash, error) {
 		return v1.Hash{}, fmt.Errorf("write the layout: %w", err)
 	}
 	return index.Digest()
+}
+
+// removeLayout removes an earlier layout. It refuses to remove a folder with anything else.
+func removeLayout(out string) error {
+	entries, err := os.ReadDir(out)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(out, "oci-layout")); err != nil {
+		return fmt.Errorf("--out: %s has files, but no image: name another folder", out)
+	}
+	return os.RemoveAll(out)
 }
 
 // build makes the image of one platform. The binary is compiled to path.

@@ -345,6 +345,7 @@ func TestBadArguments(t *testing.T) {
 		}
 	}
 	f("--out is missing")
+	f("--out: .. has files, but no image", "--out=..")
 	f(`--platforms: "linux/s390x"`, "--out=x", "--platforms=linux/s390x")
 	f(`--platforms: "windows/amd64"`, "--out=x", "--platforms=linux/amd64,windows/amd64")
 	f(`--version: "a b"`, "--out=x", "--version=a b")
