@@ -19,6 +19,7 @@ import (
 	"larder/chunkcache"
 	"larder/indexcache"
 	"larder/internal/bytecache"
+	"larder/internal/diskcache"
 	"larder/internal/extent"
 	"larder/internal/pagecache"
 	"larder/store"
@@ -102,7 +103,9 @@ type gatewayOptions struct {
 	// oneAhead makes answers read their chunks in several rounds, between which tests interfere.
 	oneAhead bool
 	// remote is a cache outside of the process for pages and postings; nil for none.
-	remote   bytecache.Remote
+	remote bytecache.Remote
+	// disk keeps pages; nil for none.
+	disk     *diskcache.Disk
 	pageSize int
 	logger   *slog.Logger
 	// refreshEvery is the RefreshEvery of the catalog.
@@ -141,15 +144,22 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 		g.dir = t.TempDir()
 	}
 	opts.pages.PageSize = opts.pageSize
+	var indexDisk, chunkDisk bytecache.Disk
+	if opts.disk != nil {
+		size := opts.pages.PageBytes()
+		indexDisk = opts.disk.Open(diskcache.Options{Kind: "index", PageBytes: size})
+		chunkDisk = opts.disk.Open(
+			diskcache.Options{Kind: "chunks", PageBytes: size, SecondUse: true})
+	}
 	g.Gateway, err = inprocess.New(inprocess.Options{
 		Bucket: g.bucket, Dir: g.dir, Registerer: g.reg, Headers: opts.headers,
 		Index: indexcache.Options{
 			MaxBytes: opts.indexBytes, PostingsBytes: opts.postingsBytes,
-			Remote: opts.remote, Pages: opts.pages,
+			Disk: indexDisk, Remote: opts.remote, Pages: opts.pages,
 		},
 		SeriesSetBytes: opts.setBytes,
 		Chunks: chunkcache.Options{
-			MaxBytes: opts.chunkBytes, Remote: opts.remote, Pages: opts.pages,
+			MaxBytes: opts.chunkBytes, Disk: chunkDisk, Remote: opts.remote, Pages: opts.pages,
 		},
 		Catalog: func(o *catalog.Options) {
 			o.RefreshEvery, o.Discovery = opts.refreshEvery, opts.discovery

@@ -18,6 +18,7 @@ import (
 	"larder/internal/bucket/slots"
 	"larder/internal/config"
 	"larder/internal/datadir"
+	"larder/internal/diskcache"
 	"larder/internal/intake"
 	"larder/internal/localfs"
 	"larder/internal/pagecache"
@@ -47,6 +48,9 @@ type backend struct {
 	warmer   *warm.Warmer // nil for none
 
 	irregular *irregular.Blocks
+
+	disk                     *diskcache.Disk // nil for none
+	indexReader, chunkReader readerPointer
 
 	panics *panics.Guard
 
@@ -122,6 +126,7 @@ func (b *backend) open(
 		return err
 	}
 	costs := cost.NewMeter(orNone(conf.bucket.request))
+	b.openDisk(dir, costs, reg)
 	pages := pagecache.Options{
 		Costs: costs, Limiter: reads,
 		MaxInFlightBytes: m.InFlight, Logger: b.logger, Registerer: reg,

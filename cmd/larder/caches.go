@@ -19,6 +19,7 @@ type cachesConfig struct {
 	config.Caches
 	indexYAML, bucketYAML content
 	matchers              int // maximum number of cached matchers; 0 = none
+	disk                  diskCacheConfig
 }
 
 func (c *cachesConfig) flags(f flagger) {
@@ -65,6 +66,7 @@ func (c *cachesConfig) flags(f flagger) {
 			"a power of two from 1KB to 1MB.")
 	hiddenContentFlags(f, &c.bucketYAML, "store.caching-bucket.config",
 		"the chunk cache configuration in Thanos's format, type IN-MEMORY, MEMCACHED or TIERED.")
+	c.diskCacheFlags(f)
 	flag(f, "matcher-cache-size", "0", &c.matchers, integer(0),
 		"Maximum number of compiled regular expressions to cache. 0 = cache none.")
 }
@@ -90,12 +92,15 @@ func (c *cachesConfig) load(now time.Time) error {
 	return nil
 }
 
+// readerPointer is set to the reader of a cache once it is open.
+type readerPointer = atomic.Pointer[pagecache.Reader]
+
 // openIndexCache opens the index cache and its memcached.
 func (b *backend) openIndexCache(
 	bucket pagecache.Bucket, pages pagecache.Options,
 ) (*indexcache.Cache, error) {
 	conf, m := &b.conf.caches, &b.conf.caches.Memory
-	reader := new(atomic.Pointer[pagecache.Reader])
+	reader := &b.indexReader
 	remote, err := b.openMemcached(
 		"index-cache", conf.IndexRemote, m.IndexWrites, reader, pages.Registerer)
 	if err != nil {
@@ -107,6 +112,7 @@ func (b *backend) openIndexCache(
 		PostingsBytes: orNone(m.CacheBytes[config.ExpandedPostings]),
 		NoPages:       conf.Uncached[config.IndexPages],
 		NoPostings:    conf.Uncached[config.ExpandedPostings],
+		Disk:          b.diskCache(config.IndexPages, "index"),
 		Remote:        remote, Pages: pages,
 	})
 	reader.Store(c.Reader)
@@ -119,7 +125,7 @@ func (b *backend) openChunkCache(
 	bucket pagecache.Bucket, pages pagecache.Options,
 ) (*chunkcache.Cache, error) {
 	conf, m := &b.conf.caches, &b.conf.caches.Memory
-	reader := new(atomic.Pointer[pagecache.Reader])
+	reader := &b.chunkReader
 	remote, err := b.openMemcached(
 		"caching-bucket", conf.ChunkRemote, m.ChunkWrites, reader, pages.Registerer)
 	if err != nil {
@@ -127,7 +133,9 @@ func (b *backend) openChunkCache(
 	}
 	pages.PageSize = int(m.Page[config.ChunkPages].Bytes)
 	c := chunkcache.New(bucket, chunkcache.Options{
-		MaxBytes: orNone(m.CacheBytes[config.ChunkPages]), Remote: remote, Pages: pages,
+		MaxBytes: orNone(m.CacheBytes[config.ChunkPages]),
+		Disk:     b.diskCache(config.ChunkPages, "chunks"),
+		Remote:   remote, Pages: pages,
 	})
 	reader.Store(c.Reader)
 	b.onClose(c.Close)
@@ -139,7 +147,7 @@ func (b *backend) openChunkCache(
 // instead.
 func (b *backend) openMemcached(
 	name string, conf *config.Memcached, writes *config.Amount,
-	reader *atomic.Pointer[pagecache.Reader], reg prometheus.Registerer,
+	reader *readerPointer, reg prometheus.Registerer,
 ) (bytecache.Remote, error) {
 	if conf == nil {
 		return nil, nil

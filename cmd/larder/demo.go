@@ -28,7 +28,7 @@ type demoCommand struct {
 	dir                      string
 	once                     bool
 	grpcAddress, httpAddress string
-	memcached                string
+	memcached, diskCacheSize string
 }
 
 func registerDemo(app *kingpin.Application) *demoCommand {
@@ -51,6 +51,9 @@ func registerDemo(app *kingpin.Application) *demoCommand {
 	d.cmd.Flag("memcached", "host:port of a memcached to cache in as well. The next demo with the same --dir then reads from it instead of the bucket.").
 		PlaceHolder("127.0.0.1:11211").
 		StringVar(&d.memcached)
+	d.cmd.Flag("disk-cache-size", "Cache on disk as well, up to this size. The next demo with the same --dir then reads from there instead of the bucket.").
+		PlaceHolder("1GB").
+		StringVar(&d.diskCacheSize)
 	return d
 }
 
@@ -100,7 +103,7 @@ func (d *demoCommand) show(ctx context.Context, stdout, stderr io.Writer) (err e
 	address, web := g.rpcListener.Addr().String(), g.http[0].listener.Addr().String()
 	fmt.Fprintf(stdout, "Serving it: gRPC on %s, pages on http://%s/\n", address, web)
 	err = takeTour(ctx, address, stdout)
-	if err == nil && d.memcached != "" {
+	if err == nil && (d.memcached != "" || d.diskCacheSize != "") {
 		err = printSources(stdout, g.metrics)
 	}
 	if err == nil && !d.once {
@@ -134,6 +137,9 @@ func (d *demoCommand) storeArgs(dir, bucket string) []string {
 		fmt.Sprintf("--objstore.config={type: FILESYSTEM, config: {directory: %q}}", bucket),
 		"--grpc-address=" + grpcAddress,
 		"--http-address=" + httpAddress,
+	}
+	if d.diskCacheSize != "" {
+		args = append(args, "--disk-cache-size="+d.diskCacheSize)
 	}
 	if d.memcached != "" {
 		// A folder answers sooner than any memcached, which would not be waited for.
@@ -196,9 +202,9 @@ func printSources(stdout io.Writer, metrics prometheus.Gatherer) error {
 	}
 	_, err = fmt.Fprintf(
 		stdout,
-		"\nPieces of blocks read (8 KiB each): %.0f from memory, %.0f from memcached, "+
-			"%.0f from the bucket.\n",
-		from["memory"], from["memcached"], from["bucket"],
+		"\nPieces of blocks read (8 KiB each): %.0f from memory, %.0f from disk, "+
+			"%.0f from memcached, %.0f from the bucket.\n",
+		from["memory"], from["disk"], from["memcached"], from["bucket"],
 	)
 	return err
 }

@@ -24,7 +24,8 @@ func runDemo(t *testing.T, args ...string) (stdout, stderr string, err error) {
 
 // TestDemo runs the demo twice over one folder: the second run finds the bucket, the headers and
 // the catalog of the first. Then it runs the demo twice with memcached and without the data
-// directory, so that the second run can only use the bucket and memcached.
+// directory, so that the second run can only use the bucket and memcached. With a disk cache,
+// which keeps its files in the data directory, the second run reads from there.
 func TestDemo(t *testing.T) {
 	dir := t.TempDir()
 	f := func(t *testing.T, begins, ends string, args ...string) {
@@ -45,10 +46,20 @@ func TestDemo(t *testing.T) {
 	}
 	f(t, "Writing a bucket of 20 blocks", "")
 	f(t, "Found a bucket of 20 blocks", "")
+	t.Run("disk", func(t *testing.T) {
+		for _, pages := range []string{`0 from disk, 0 from memcached, [1-9]\d* from the bucket`,
+			`[1-9]\d* from disk, 0 from memcached, \d+ from the bucket`} {
+			f(
+				t, "Found a bucket of 20 blocks",
+				`Pieces of blocks read \(8 KiB each\): [1-9]\d* from memory, `+pages+`\.`,
+				"--disk-cache-size=1GB",
+			)
+		}
+	})
 	t.Run("memcached", func(t *testing.T) {
 		server := memcachedtest.Start(t, memcachedtest.Options{})
-		for _, pages := range []string{`0 from memcached, [1-9]\d* from the bucket`,
-			`[1-9]\d* from memcached, 0 from the bucket`} {
+		for _, pages := range []string{`0 from disk, 0 from memcached, [1-9]\d* from the bucket`,
+			`0 from disk, [1-9]\d* from memcached, 0 from the bucket`} {
 			if err := os.RemoveAll(filepath.Join(dir, "data")); err != nil {
 				t.Fatal(err)
 			}

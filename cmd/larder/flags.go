@@ -80,6 +80,7 @@ func (c *storeConfig) load(now time.Time) error {
 		c.requestLog.load,
 		c.requests.load,
 		func() error { return c.caches.load(now) },
+		c.checkDiskCache,
 		c.process.load,
 	} {
 		if err := load(); err != nil {

@@ -33,6 +33,7 @@ func TestDefaults(t *testing.T) {
 	f("data-dir", c.dataDir.path, "./data")
 	f("cache-index-header", c.dataDir.cacheIndexHeader, true)
 	f("index-cache-size", c.caches.Memory.Index.Bytes, int64(250<<20))
+	f("disk-cache-size", c.caches.Memory.Disk.Total.Bytes, int64(0))
 	f("store.limits.request-series", c.requests.series, uint64(0))
 	f("store.limits.request-samples", c.requests.samples, uint64(0))
 	f("store.grpc.downloaded-bytes-limit", c.requests.bytes, int64(0))

@@ -45,8 +45,8 @@ type Found struct {
 // Disk is a cache on a local disk: *diskcache.Cache.
 type Disk interface {
 	Cache
-	// Keep is Set of a value that was used a second time.
-	Keep(key Key, value []byte)
+	// Keep is Set of a value that was used a second time. hot means that several requests use it.
+	Keep(key Key, value []byte, hot bool)
 }
 
 // Open returns a cache with memory unless o.MaxBytes is negative, with disk unless it is nil, and

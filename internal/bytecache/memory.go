@@ -26,9 +26,10 @@ func (m *Memory) Fetch(_ context.Context, keys []Key, values [][]byte) Found {
 	return Found{}
 }
 
-// OnAsked sets a function that is called with each value that is used a second time. Call it before
-// the first Set. f must not call the cache.
-func (m *Memory) OnAsked(f func(local uint64, value []byte)) { m.values.onAsked = f }
+// OnUse sets a function that is called at the first look-up of each value, and again, with asked,
+// when a look-up shows that more than one request uses it. Call OnUse before the first Set. f must
+// not call the cache.
+func (m *Memory) OnUse(f func(local uint64, value []byte, asked bool)) { m.values.onUse = f }
 
 // Remote returns false.
 func (m *Memory) Remote() bool { return false }

@@ -26,17 +26,17 @@ func NewTiered(memory *Memory, below ...Cache) *Tiered {
 		t.disk = disk
 		if memory != nil {
 			t.names.of = map[uint64]ID{}
-			memory.OnAsked(t.asked)
+			memory.OnUse(t.used)
 		}
 	}
 	return t
 }
 
-// asked keeps a page of memory on the disk, because its second use makes it worth a write, and
+// used keeps a page of memory on the disk, because its second use makes it worth a write, and
 // because the disk does not see what memory answers.
-func (t *Tiered) asked(local uint64, value []byte) {
+func (t *Tiered) used(local uint64, value []byte, asked bool) {
 	if key, ok := t.names.key(local); ok {
-		t.disk.Keep(key, value)
+		t.disk.Keep(key, value, asked)
 	}
 }
 

@@ -70,8 +70,8 @@ type Values[V any] struct {
 	added, departed, evictions atomic.Int64
 	tooLarge, crowded, refused atomic.Int64
 
-	left    func(V)               // see OnExit
-	onAsked func(key uint64, v V) // called when a value becomes asked; nil: none
+	left  func(V)                               // see OnExit
+	onUse func(key uint64, value V, asked bool) // see Memory.OnUse; nil: none
 
 	// last is the entry that ristretto applies now, or applied last. Only its goroutine uses it.
 	last *entry[V]
@@ -220,28 +220,29 @@ func (m *Values[V]) Get(key uint64) (value V, ok bool) {
 	if s.log.add(mixed) {
 		s.log = m.handOver(s.log)
 	}
-	first := m.noteAsked(e)
+	first, asked := m.noteAsked(e)
 	value = e.value
 	s.hits++
 	s.hitBytes += e.size
 	s.mu.Unlock()
-	if first && m.onAsked != nil {
-		m.onAsked(key, value)
+	if m.onUse != nil && (first || asked) {
+		m.onUse(key, value, asked)
 	}
 	return value, true
 }
 
 // noteAsked records a look-up of an entry. A look-up some time after the value was set, or the
 // third of those before that, comes from another request than the one that set it. The caller holds
-// the shard's mu. It returns true once for each entry.
-func (m *Values[V]) noteAsked(e *entry[V]) (first bool) {
+// the shard's mu. first is true for the first look-up of an entry, and asked for the one that makes
+// it asked.
+func (m *Values[V]) noteAsked(e *entry[V]) (first, asked bool) {
 	if e.asked { // avoids a write where many read
-		return false
+		return false, false
 	}
 	e.soon++
 	e.asked = e.soon == soonLooks ||
 		int64(m.recent.pushedKiB()-e.born)<<10-e.cost >= m.recent.maxBytes/soonShare
-	return e.asked
+	return e.soon == 1, e.asked
 }
 
 // OnExit sets a function that is called once for every value that the cache drops: evicted, or
@@ -272,14 +273,14 @@ func (m *Values[V]) again(key uint64) (value V, ok bool) {
 		s.mu.Unlock()
 		return value, false
 	}
-	first := m.noteAsked(e)
+	first, asked := m.noteAsked(e)
 	value = e.value
 	s.requests++
 	s.hits++
 	s.hitBytes += e.size
 	s.mu.Unlock()
-	if first && m.onAsked != nil {
-		m.onAsked(key, value)
+	if m.onUse != nil && (first || asked) {
+		m.onUse(key, value, asked)
 	}
 	return value, true
 }

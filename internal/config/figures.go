@@ -28,6 +28,9 @@ func (m *Memory) Figures() []Figure {
 	if m.ChunkWrites != nil {
 		add("chunk_memcached_writes", m.ChunkWrites.Bytes)
 	}
+	if m.Disk.Total.Bytes > 0 {
+		add("disk_cache_memory", m.Disk.Memory.Bytes)
+	}
 	add("requests", m.Requests.Bytes)
 	return out
 }
@@ -86,6 +89,7 @@ func (m *Memory) WarnAboveMachine(logger *slog.Logger, limit, machine int64) {
 // sum returns the sum of what Fit has divided.
 func (m *Memory) sum() int64 {
 	all := add(add(m.Headers, m.Builds), add(2*m.InFlight+m.Documents, m.Requests.Bytes))
+	all = add(all, m.Disk.Memory.Bytes)
 	for _, n := range m.CacheBytes {
 		all = add(all, n)
 	}

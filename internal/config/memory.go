@@ -25,6 +25,8 @@ type Memory struct {
 	// nil without memcached.
 	IndexWrites, ChunkWrites *Amount
 	Requests                 Amount
+	// Disk is bytes of the local disk, and the memory that they need.
+	Disk Disk
 
 	// CacheBytes is the limit of each cache. Fit sets it and all fields below, in bytes.
 	CacheBytes [Kinds]int64
@@ -66,9 +68,9 @@ const (
 
 // Fit fills in defaults for a memory limit (0 = none) and divides the memory among its users.
 //
-// INVARIANT: with a limit, the caches, the writes to memcached and the requests leave a quarter of
-// it free. That quarter is for headers, reads in flight, the catalog and the slack of the garbage
-// collector.
+// INVARIANT: with a limit, the caches, the writes to memcached, the disk and the requests leave a
+// quarter of it free. That quarter is for headers, reads in flight, the catalog and the slack of
+// the garbage collector.
 //
 // Fit scales defaults down to fit, and then returns scaled. It never changes an amount that the
 // user gave. It returns an error if those amounts are too much, because the kernel would otherwise
@@ -82,6 +84,9 @@ func (m *Memory) Fit(limit int64) (scaled bool, err error) {
 		m.Documents = min(m.Documents, limit/32)
 	}
 	m.defaults(limit)
+	if err := m.fitDisk(limit); err != nil {
+		return false, err
+	}
 	claims, divisions, err := m.claims()
 	if err != nil {
 		return false, err
@@ -164,6 +169,9 @@ func (m *Memory) claims() (claims []*Amount, divisions []division, err error) {
 		if writes != nil {
 			claim(writes)
 		}
+	}
+	if m.Disk.Memory.Bytes > 0 {
+		claim(&m.Disk.Memory)
 	}
 	claim(&m.Requests)
 	return claims, divisions, nil

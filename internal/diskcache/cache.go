@@ -94,13 +94,13 @@ func (c *Cache) Remote() bool { return true }
 
 // Set writes a value some time later, unless it is there, is too large, or too many wait. With
 // Options.SecondUse, the first Set of a key only remembers it.
-func (c *Cache) Set(key bytecache.Key, value []byte) { c.keep(key, value, false) }
+func (c *Cache) Set(key bytecache.Key, value []byte) { c.keep(key, value, false, false) }
 
-// Keep is Set of a value that was used a second time. A value that is there becomes hot: it is
+// Keep is Set of a value that was used a second time. If hot is true and the value is there, it is
 // written again before its segment is removed.
-func (c *Cache) Keep(key bytecache.Key, value []byte) { c.keep(key, value, true) }
+func (c *Cache) Keep(key bytecache.Key, value []byte, hot bool) { c.keep(key, value, true, hot) }
 
-func (c *Cache) keep(key bytecache.Key, value []byte, again bool) {
+func (c *Cache) keep(key bytecache.Key, value []byte, again, hot bool) {
 	if int64(len(value)) > c.o.PageBytes {
 		c.tooLarge.Add(1)
 		return
@@ -112,7 +112,7 @@ func (c *Cache) keep(key bytecache.Key, value []byte, again bool) {
 		return
 	}
 	if at := c.table.find(h); at >= 0 {
-		if again {
+		if hot {
 			c.table.heat(at)
 		}
 		return

@@ -212,9 +212,7 @@ func TestSecondUse(t *testing.T) {
 	}
 	k, b := page(2, 7)
 	c.Set(k, b)
-	for range 3 { // the third look-up counts as one of another request
-		c.Get(k.Local)
-	}
+	c.Get(k.Local)
 	if n := found(t, disk, 2, 7, 1); n != 1 {
 		t.Error("a page that memory was asked for again is not there")
 	}

@@ -107,6 +107,15 @@ func (o Options) segmentBytes() int64 {
 	return min(n, maxSegment) / unit * unit
 }
 
+// MemoryBytes returns the memory in bytes that a cache takes: its index, the pages that wait, and
+// those that are being written.
+func (o Options) MemoryBytes() int64 {
+	return o.IndexBytes() + o.withDefaults().QueueBytes + 3*batchBytes
+}
+
+// ReadBytes is the memory in bytes of running reads, for all caches of a Disk.
+const ReadBytes = maxReads * maxExtent
+
 // IndexBytes returns the memory in bytes that the index of a cache takes, besides its queue.
 func (o Options) IndexBytes() int64 {
 	o = o.withDefaults()

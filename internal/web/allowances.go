@@ -12,7 +12,7 @@ import (
 type allowance struct {
 	Name       string
 	Used, Max  int64
-	Elsewhere  bool // outside this process; its size is not known
+	Elsewhere  bool // outside this machine; its size is not known
 	Requests   float64
 	HitPercent float64
 }
@@ -52,6 +52,9 @@ func allowances(g prometheus.Gatherer, given []Allowance) []allowance {
 		name, tier := nameInLog(label(m, "cache")), label(m, "tier")
 		if tier == "" || tier == "memory" {
 			return line(name)
+		}
+		if tier == "disk" {
+			return line(name + " on disk")
 		}
 		l := line(name + " in " + tier)
 		l.Elsewhere = true

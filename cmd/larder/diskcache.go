@@ -1,0 +1,91 @@
+package main
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"larder/internal/bucket/cost"
+	"larder/internal/bytecache"
+	"larder/internal/config"
+	"larder/internal/datadir"
+	"larder/internal/diskcache"
+)
+
+// diskCacheConfig has the flags of the disk cache that are not bytes of memory or disk.
+type diskCacheConfig struct {
+	writeRate    int64
+	writesPerDay config.Amount
+}
+
+// diskCacheFlags registers the flags of the disk cache.
+func (c *cachesConfig) diskCacheFlags(f flagger) {
+	d := &c.Memory.Disk
+	d.Total.From, d.Index.From = "--disk-cache-size", "--disk-cache.index-size"
+	flag(f, "disk-cache-size", "0", &d.Total.Bytes, config.ParseSize,
+		"Limit of pages of indexes and chunk files in <data-dir>/larder/disk, which a restart "+
+			"keeps. They need about 0.1 % of it in memory. 0 = cache nothing on disk.").
+		IsSetByUser(&d.Total.Given)
+	flag(f, "disk-cache.index-size", "", &d.Index.Bytes, positive(config.ParseSize),
+		"Part of --disk-cache-size for index pages. Chunk pages get the rest. Default: 40 %.").
+		PlaceHolder("SIZE").IsSetByUser(&d.Index.Given)
+	flag(f, "disk-cache.write-rate", "32MB", &c.disk.writeRate, positive(config.ParseSize),
+		"Limit of bytes that the disk cache writes in a second.")
+	flag(f, "disk-cache.writes-per-day", "", &c.disk.writesPerDay.Bytes, config.ParseSize,
+		"Limit of bytes that the disk cache writes in a day, because writes wear out flash. "+
+			"Default: three times --disk-cache-size. 0 = no limit.").
+		PlaceHolder("SIZE").IsSetByUser(&c.disk.writesPerDay.Given)
+}
+
+// checkDiskCache checks flags of the disk cache against each other.
+func (c *storeConfig) checkDiskCache() error {
+	d := &c.caches.Memory.Disk
+	switch {
+	case d.Total.Bytes == 0 && d.Index.Given:
+		return errors.New("--disk-cache.index-size is a part of --disk-cache-size, which is 0")
+	case d.Total.Bytes > 0 && !c.dataDir.cacheIndexHeader:
+		return errors.New("--disk-cache-size needs the data directory: " +
+			"remove --no-cache-index-header")
+	}
+	if w := &c.caches.disk.writesPerDay; !w.Given {
+		const times = 3
+		w.Bytes = times * d.Total.Bytes
+	}
+	return nil
+}
+
+// openDisk opens the disk of the disk cache, if there is one.
+func (b *backend) openDisk(dir *datadir.Dir, costs *cost.Meter, reg prometheus.Registerer) {
+	if b.conf.caches.Memory.Disk.Total.Bytes == 0 || dir == nil {
+		return
+	}
+	b.disk = diskcache.OpenDisk(diskcache.DiskOptions{
+		Dir: dir.At().Sub("disk"), LockDir: dir.Lock,
+		FirstByte: b.firstByte, Bucket: costs.Model,
+		WriteRate:    b.conf.caches.disk.writeRate,
+		WritesPerDay: b.conf.caches.disk.writesPerDay.Bytes,
+		Logger: b.logger, Registerer: reg,
+	})
+	b.onClose(b.disk.Close)
+}
+
+// firstByte returns the time within which the bucket usually answers, 0 if it is not known.
+func (b *backend) firstByte() (p95 time.Duration) {
+	for _, r := range []*readerPointer{&b.indexReader, &b.chunkReader} {
+		if r := r.Load(); r != nil {
+			p95 = max(p95, r.FirstByteP95())
+		}
+	}
+	return p95
+}
+
+// diskCache returns the cache of a kind on the disk, nil for none.
+func (b *backend) diskCache(k config.Kind, name string) bytecache.Disk {
+	if b.disk == nil || b.conf.caches.Uncached[k] {
+		return nil
+	}
+	o := b.conf.caches.Memory.DiskOptions(k)
+	o.Kind = name
+	return b.disk.Open(o)
+}
