@@ -45,8 +45,8 @@ func TestChaos(t *testing.T) {
 	defer w.close()
 	faults, err := process.Choose("fault", allFaults(), []string{"bucket-5xx",
 		"bucket-flipped-bits", "bucket-listings-replaced", "bucket-listings-short",
-		"compaction", "memcached-killed", "headers-damaged", "kill-9", "reload-storm",
-		"clients-stop-reading"})
+		"compaction", "memcached-killed", "headers-damaged", "disk-cache-damaged", "kill-9",
+		"reload-storm", "clients-stop-reading"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,8 @@ import (
 // a cache.
 func localFaults() []fault {
 	return []fault{
-		{name: "headers-damaged", run: damageHeaders},
+		{name: "headers-damaged", run: damage(headerSuffix)},
+		{name: "disk-cache-damaged", run: damage(segmentSuffix)},
 		{name: "data-dir-removed", run: func(ctx context.Context, w *world, r *rand.Rand) (int,
 			error) {
 			return repeat(ctx, r, 2*time.Second, func() error { return removeAll(w.dataDir) })
@@ -46,26 +47,31 @@ func removeAll(dir string) (err error) {
 	return err
 }
 
-// damageHeaders flips bits in the files of index headers.
-func damageHeaders(ctx context.Context, w *world, r *rand.Rand) (int, error) {
-	damaged := 0
-	_, err := repeat(ctx, r, 100*time.Millisecond, func() error {
-		return filepath.WalkDir(w.dataDir, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || !d.Type().IsRegular() || !strings.HasSuffix(path, headerSuffix) {
-				return ignoreMissing(err)
-			}
-			if err := flipBit(path, r); err != nil {
-				return ignoreMissing(err)
-			}
-			damaged++
-			return nil
+// damage flips bits in the files whose names have a suffix.
+func damage(suffix string) func(context.Context, *world, *rand.Rand) (int, error) {
+	return func(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+		damaged := 0
+		_, err := repeat(ctx, r, 100*time.Millisecond, func() error {
+			return filepath.WalkDir(w.dataDir, func(path string, d fs.DirEntry, err error) error {
+				if err != nil || !d.Type().IsRegular() || !strings.HasSuffix(path, suffix) {
+					return ignoreMissing(err)
+				}
+				if err := flipBit(path, r); err != nil {
+					return ignoreMissing(err)
+				}
+				damaged++
+				return nil
+			})
 		})
-	})
-	return damaged, err
+		return damaged, err
+	}
 }
 
-// headerSuffix is the suffix of the names of header files.
-const headerSuffix = ".header"
+// The suffixes of the names of index headers, and of files of the disk cache.
+const (
+	headerSuffix  = ".header"
+	segmentSuffix = ".segment"
+)
 
 func ignoreMissing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {

@@ -160,7 +160,8 @@ func goroutines(profile string) (n int, stacks string) {
 	return n, text.String()
 }
 
-// handles counts the open files and sockets of a process.
+// handles counts the open files and sockets of a process. It does not count the files of the disk
+// cache, which are as many as its size allows.
 func handles(pid int) (files, sockets int, err error) {
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	entries, err := os.ReadDir(dir)
@@ -171,6 +172,7 @@ func handles(pid int) (files, sockets int, err error) {
 		target, err := os.Readlink(filepath.Join(dir, e.Name()))
 		switch {
 		case err != nil: // closed meanwhile
+		case strings.HasSuffix(target, segmentSuffix):
 		case strings.HasPrefix(target, "socket:"):
 			sockets++
 		case strings.HasPrefix(target, "/") && !strings.HasPrefix(target, "/dev/"):

@@ -103,6 +103,7 @@ func (w *world) flags() []string {
 		"--data-dir=" + filepath.Join(w.dir, "data"),
 		"--index-cache.config=" + cache,
 		"--store.caching-bucket.config=" + cache,
+		"--disk-cache-size=40MB",
 		"--store.index-header-lazy-reader-idle-timeout=1s",
 		"--sync-block-duration=2s",
 		"--store.request-bytes=64MB",

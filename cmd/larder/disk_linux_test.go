@@ -87,6 +87,7 @@ type disk struct {
 	t      *testing.T
 	bucket string
 	want   string
+	args   []string // further flags of the processes that are killed
 }
 
 func newDisk(t *testing.T) *disk {

@@ -65,7 +65,7 @@ func (b *backend) openDisk(dir *datadir.Dir, costs *cost.Meter, reg prometheus.R
 		FirstByte: b.firstByte, Bucket: costs.Model,
 		WriteRate:    b.conf.caches.disk.writeRate,
 		WritesPerDay: b.conf.caches.disk.writesPerDay.Bytes,
-		Logger: b.logger, Registerer: reg,
+		Logger:       b.logger, Registerer: reg,
 	})
 	b.onClose(b.disk.Close)
 }

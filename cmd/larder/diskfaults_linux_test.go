@@ -18,11 +18,11 @@ func long() bool { return os.Getenv("LARDER_LONG") != "" }
 
 // command returns the command of a process on a data directory.
 func (d *disk) command(ctx context.Context, data string) *exec.Cmd {
-	return larder(
-		ctx, nil, "store", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0",
-		"--objstore.config="+folder(d.bucket), "--data-dir="+data, "--drain-delay=0s",
+	return larder(ctx, nil, append([]string{
+		"store", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0",
+		"--objstore.config=" + folder(d.bucket), "--data-dir=" + data, "--drain-delay=0s",
 		"--sync-block-duration=100ms",
-	)
+	}, d.args...)...)
 }
 
 // inject starts a process on a data directory whose system calls fail.
