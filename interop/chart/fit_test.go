@@ -513,6 +513,33 @@ func TestPods(t *testing.T) {
 	})
 }
 
+// TestDiskCacheSize: the disk cache is a part of the volume, in any unit of Kubernetes.
+func TestDiskCacheSize(t *testing.T) {
+	f := func(size string, percent int, want string) {
+		t.Helper()
+		rendered, err := render(required, fmt.Sprintf(
+			"{persistence: {size: %s}, diskCache: {enabled: true, percent: %d}}", size, percent))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := decode(texts(rendered))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if args := (pod{set: o.sets[0]}).larder().Args; !slices.Contains(
+			args,
+			"--disk-cache-size="+want,
+		) {
+			t.Errorf("%s, %d %%: %q", size, percent, args)
+		}
+	}
+	f("20Gi", 70, "14336MB")
+	f("1Ti", 50, "524288MB")
+	f("1.5Gi", 50, "768MB")
+	f("512Mi", 90, "460MB")
+	f("100G", 50, "47683MB")
+}
+
 // number returns the seconds in an argument.
 func number(t *testing.T, args []string, flag string) int {
 	t.Helper()

@@ -73,6 +73,7 @@ func TestMistakes(t *testing.T) {
 		"existingClaim",
 	)
 	f(`{persistence: {existingClaim: c, enabled: false}}`, "persistence.enabled is false")
+	f(`{diskCache: {enabled: true}, persistence: {size: "1000000"}}`, "persistence.size", "Gi")
 	f(`endpointConfig: {groups: 2}`, "endpointConfig.groups", "at most")
 	f(
 		`{endpointConfig: {groups: 2}, sharded: {enabled: true, hashPartitioning: {shards: 3}}}`,

@@ -84,6 +84,17 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 {{- end }}
 
+{{/* The size of the disk cache in MiB: a part of the volume, whose size is a Kubernetes quantity. */}}
+{{- define "larder.diskCacheMiB" -}}
+{{- $size := .Values.persistence.size }}
+{{- $unit := regexReplaceAll "^[0-9.]+" $size "" }}
+{{- $mib := dict "Ki" 0.0009765625 "Mi" 1.0 "Gi" 1024.0 "Ti" 1048576.0 "Pi" 1073741824.0 "k" 0.00095367 "K" 0.00095367 "M" 0.95367 "G" 953.67 "T" 953674.0 "P" 953674316.0 }}
+{{- if not (hasKey $mib $unit) }}
+{{- fail (printf "persistence.size: give a unit such as Gi, so that diskCache can take a part of it; it is %q" $size) }}
+{{- end }}
+{{- mulf (trimSuffix $unit $size | float64) (get $mib $unit) (divf .Values.diskCache.percent 100) | floor | int64 }}
+{{- end }}
+
 {{/* The arguments that the chart sets, as a list. */}}
 {{- define "larder.args" -}}
 - --log.level={{ .Values.log.level }}
@@ -95,6 +106,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - --drain-delay={{ int .Values.drainDelaySeconds }}s
 - --grpc-grace-period={{ int .Values.gracePeriodSeconds }}s
 - --http-grace-period={{ int .Values.gracePeriodSeconds }}s
+{{- if .Values.diskCache.enabled }}
+- --disk-cache-size={{ include "larder.diskCacheMiB" . }}MB
+{{- end }}
 {{- with .Values.minTime }}
 - --min-time={{ . }}
 {{- end }}
