@@ -74,6 +74,8 @@ func TestMistakes(t *testing.T) {
 	)
 	f(`{persistence: {existingClaim: c, enabled: false}}`, "persistence.enabled is false")
 	f(`{diskCache: {enabled: true}, persistence: {size: "1000000"}}`, "persistence.size", "Gi")
+	f(`service: {grpcPort: 10902}`, "service", "both 10902")
+	f(`httpConfig: {tls: true}`, "httpConfig.tls", "httpConfig.name")
 	f(`endpointConfig: {groups: 2}`, "endpointConfig.groups", "at most")
 	f(
 		`{endpointConfig: {groups: 2}, sharded: {enabled: true, hashPartitioning: {shards: 3}}}`,

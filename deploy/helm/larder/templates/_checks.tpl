@@ -47,6 +47,14 @@
 {{- fail "pdb: give minAvailable or maxUnavailable, not both" }}
 {{- end }}
 
+{{- if eq (int $v.service.grpcPort) (int $v.service.httpPort) }}
+{{- fail (printf "service: grpcPort and httpPort are both %d" (int $v.service.grpcPort)) }}
+{{- end }}
+
+{{- if and $v.httpConfig.tls (not $v.httpConfig.name) }}
+{{- fail "httpConfig.tls: needs httpConfig.name, a Secret with the web configuration that enables TLS" }}
+{{- end }}
+
 {{- if and $v.rolloutOperator.enabled $v.updateStrategy }}
 {{- if ne (toString $v.updateStrategy.type) "OnDelete" }}
 {{- fail "updateStrategy.type: must be OnDelete or unset with rolloutOperator.enabled" }}
