@@ -30,10 +30,8 @@ const (
 // and the endpoint file that the chart renders, behind a real Querier. Queries run all the time and
 // must find every sample. Pods get their rules one after another, as slowly as it can happen.
 func TestResizeBehindAQuerier(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
-	bucket := t.TempDir()
-	command := exec.CommandContext(ctx, "go", "run", "./benchmarks/makebucket", "--layout=many",
+	bin, bucket := thanos(t), t.TempDir()
+	command := exec.CommandContext(t.Context(), "go", "run", "./benchmarks/makebucket", "--layout=many",
 		fmt.Sprintf("--size=%d", resizeBlocks), "--dir="+bucket)
 	command.Dir = filepath.Join("..", "..")
 	if out, err := command.CombinedOutput(); err != nil {
@@ -48,11 +46,13 @@ func TestResizeBehindAQuerier(t *testing.T) {
 	growth := step{sharded(t, `{shards: 3, previousShards: 2}`), blocks, []uint64{2, 3}}
 	three := step{sharded(t, `{shards: 3}`), blocks, []uint64{3}}
 	shrinking := step{sharded(t, `{shards: 2, previousShards: 3}`), blocks, []uint64{3, 2}}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
 	var pods []*running
 	for _, p := range two.pods() {
 		pods = append(pods, start(t, two.layout, p, bucket))
 	}
-	q := startQuerier(ctx, t)
+	q := startQuerier(ctx, t, bin)
 	q.ask(t, two, pods)
 	q.wait(ctx, t, 2)
 	if n, err := q.samples(ctx); err != nil || n != resizeSamples {
@@ -133,23 +133,27 @@ type querier struct {
 	endpoints string // its --endpoint.sd-config-file
 }
 
-func startQuerier(ctx context.Context, t *testing.T) *querier {
+// thanos builds the thanos binary of the version in interop/go.mod.
+func thanos(t *testing.T) string {
 	t.Helper()
-	command := exec.CommandContext(ctx, "go", "run", "-tags=slicelabels", "-exec=echo",
-		"github.com/thanos-io/thanos/cmd/thanos")
-	command.Dir = ".." // the module that requires Thanos
-	var bin string
 	for range 2 { // the first time the program is in a folder that is then removed
+		command := exec.CommandContext(t.Context(), "go", "run", "-tags=slicelabels", "-exec=echo",
+			"github.com/thanos-io/thanos/cmd/thanos")
+		command.Dir = ".." // the module that requires Thanos
 		out, err := command.Output()
 		if err != nil {
 			t.Fatalf("build thanos: %v", err)
 		}
-		if bin = strings.TrimSpace(string(out)); exists(bin) {
-			break
+		if bin := strings.TrimSpace(string(out)); exists(bin) {
+			return bin
 		}
-		command = exec.CommandContext(ctx, command.Args[0], command.Args[1:]...)
-		command.Dir = ".."
 	}
+	t.Fatal("thanos is not in the build cache")
+	return ""
+}
+
+func startQuerier(ctx context.Context, t *testing.T, bin string) *querier {
+	t.Helper()
 	q := &querier{endpoints: filepath.Join(t.TempDir(), "endpoints.yaml")}
 	write(t, q.endpoints, []byte("endpoints: []\n"))
 	addr := freeAddress(t)
