@@ -31,8 +31,8 @@ const (
 // must find every sample. Pods get their rules one after another, as slowly as it can happen.
 func TestResizeBehindAQuerier(t *testing.T) {
 	bin, bucket := thanos(t), t.TempDir()
-	command := exec.CommandContext(t.Context(), "go", "run", "./benchmarks/makebucket", "--layout=many",
-		fmt.Sprintf("--size=%d", resizeBlocks), "--dir="+bucket)
+	command := exec.CommandContext(t.Context(), "go", "run", "./benchmarks/makebucket",
+		"--layout=many", fmt.Sprintf("--size=%d", resizeBlocks), "--dir="+bucket)
 	command.Dir = filepath.Join("..", "..")
 	if out, err := command.CombinedOutput(); err != nil {
 		t.Fatalf("makebucket: %v\n%s", err, out)
