@@ -50,7 +50,6 @@ type backend struct {
 	irregular *irregular.Blocks
 
 	disk                     *diskcache.Disk // nil for none
-	diskLoaded               []<-chan struct{}
 	indexReader, chunkReader readerPointer
 
 	panics *panics.Guard
@@ -283,7 +282,6 @@ func (b *backend) run(ctx context.Context, ready func()) error {
 		return nil
 	})
 	background(func() error {
-		b.awaitDisk(ctx)
 		b.warm(ctx)
 		return nil
 	})

@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"slices"
 
-	"larder/internal/localfs"
 	"larder/internal/sealed"
 )
 
@@ -21,11 +20,11 @@ func (c *Cache) load() {
 		c.deleted = nil
 	}()
 	names, err := c.dir.Names()
-	c.writer.partial = err != nil && !errors.Is(err, fs.ErrNotExist)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
 	if err != nil {
-		if c.writer.partial {
-			c.disk.fail(readsOff|writesOff, "read_errors", err)
-		}
+		c.disk.fail(readsOff|writesOff, "read_errors", err)
 		return
 	}
 	slices.Sort(names)
@@ -44,8 +43,7 @@ func (c *Cache) load() {
 		}
 		s, entries, err := c.openSegment(name, seq)
 		if err != nil {
-			if !errors.Is(err, sealed.ErrDamaged) && !errors.Is(err, localfs.ErrSpecial) {
-				c.writer.partial = true
+			if !errors.Is(err, sealed.ErrDamaged) {
 				c.disk.fail(readsOff|writesOff, "read_errors", err)
 				return
 			}

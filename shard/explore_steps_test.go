@@ -1,0 +1,424 @@
+package shard
+
+import (
+	"fmt"
+	"slices"
+)
+
+// say returns the name of a step while a history is told.
+func (x *model) say(format string, args ...any) string {
+	if !x.telling {
+		return ""
+	}
+	return fmt.Sprintf(format, args...)
+}
+
+// start returns the first world: epoch 1 with 3 shards, at rest.
+func (x *model) start() world {
+	w := world{published: 1, endpoints: 3, groups: 3, faults: uint8(x.faults.budget)}
+	for slot := range slots {
+		rec := node{}
+		if slot < 2 {
+			rec.rec = State{Current: epochs()[1]}
+		}
+		w.nodes[slot] = x.intern(rec, slot)
+		if slot < 2 {
+			x.run(&w, slot, stepStart, 0)
+			x.run(&w, slot, stepConfig, 1)
+		}
+	}
+	for range 3 {
+		for slot := range 2 {
+			x.pollAll(&w, slot)
+			x.ask(&w, slot)
+			x.asked(&w, slot)
+		}
+		for slot := range 2 {
+			x.run(&w, slot, stepTick, 0)
+		}
+	}
+	if x.ahead {
+		w.published = 2
+		for slot := range twin {
+			if slot > 1 && !(slot == 3 && x.rules.commitPartly) {
+				x.run(&w, slot, stepStart, 0)
+			}
+			if x.up(&w, slot) {
+				x.run(&w, slot, stepConfig, 2)
+			}
+		}
+	}
+	return w
+}
+
+// pollAll lets a member ask every other one.
+func (x *model) pollAll(w *world, slot int) {
+	for other := range slots {
+		x.poll(w, slot, other)
+	}
+	x.pollCrowd(w, slot)
+}
+
+// pollCrowd lets a member ask the bystanders.
+func (x *model) pollCrowd(w *world, slot int) {
+	if !x.up(w, slot) || slot == int(w.cut)-1 {
+		return
+	}
+	arg := uint32(w.crowd)
+	if w.groups == 5 {
+		arg |= 256
+	}
+	if w.mixed {
+		arg |= 512
+	}
+	x.run(w, slot, stepCrowd, arg)
+}
+
+// next calls yield for each world that can follow w.
+func (x *model) next(w world, yield func(what string, w world)) {
+	x.operator(w, yield)
+	for slot := range slots {
+		x.member(w, slot, yield)
+	}
+	x.crowd(w, yield)
+	x.querier(w, yield)
+	if w.faults > 0 {
+		x.fault(w, yield)
+	}
+}
+
+// operator publishes: epoch 2, the endpoint file, epoch 3 even before epoch 2 is done, and the
+// endpoint file of the shrink when all members are done.
+func (x *model) operator(w world, yield func(string, world)) {
+	if w.published < x.last {
+		n := w
+		n.published++
+		yield(x.say("publish epoch %d", n.published), n)
+	}
+	if w.published == 2 && w.endpoints == 3 {
+		n := w
+		n.endpoints = 5
+		yield("publish 5 endpoint groups", n)
+	}
+	if w.views == 1 && x.listed(&w) {
+		n := w
+		n.views = 2
+		yield("the block that was replaced leaves", n)
+	}
+	if w.published == 3 && w.endpoints == 5 && x.done(&w, 3) {
+		n := w
+		n.endpoints = 3
+		yield("publish 3 endpoint groups", n)
+	}
+}
+
+// listed reports whether each member that runs has seen the new block of the compaction. The
+// compactor deletes the old one days later.
+func (x *model) listed(w *world) bool {
+	for slot := range slots {
+		if x.up(w, slot) && len(x.nodes[w.nodes[slot]].m.blocks) < 3 {
+			return false
+		}
+	}
+	return true
+}
+
+// done reports whether all members have done their drops of an epoch.
+func (x *model) done(w *world, epoch uint64) bool {
+	for slot := range twin {
+		if s := x.saved(w, slot); s.Current.Epoch != epoch || !s.Next.IsZero() {
+			return false
+		}
+	}
+	return w.crowd == crowdDid3 && epoch == 3
+}
+
+// saved returns what a process has on disk.
+func (x *model) saved(w *world, slot int) State {
+	if n := &x.nodes[w.nodes[slot]]; n.up {
+		return n.m.state
+	} else {
+		return n.rec
+	}
+}
+
+// file returns the index of the configuration that a member reads at an epoch.
+func (x *model) file(w *world, slot int, epoch uint8) uint32 {
+	if w.mixed && epoch == 2 && slot%2 == 1 {
+		return 4
+	}
+	if epoch == 3 {
+		return uint32(x.third)
+	}
+	return uint32(epoch)
+}
+
+// member lets one member act.
+func (x *model) member(w world, slot int, yield func(string, world)) {
+	n := &x.nodes[w.nodes[slot]]
+	name := slotID(slot, int(w.dup)-1)
+	if slot == twin && w.dup == 0 {
+		return
+	}
+	if !n.up {
+		if w.reduced && name.Ordinal > 2 {
+			return
+		}
+		to := w
+		x.run(&to, slot, stepStart, uint32(w.views))
+		yield(x.say("%s starts", name), to)
+		if n.m == nil && name.Ordinal == 3 {
+			// A block that is younger than the list that a new pod reads. Later lists have it.
+			to := w
+			x.run(&to, slot, stepStart, 3)
+			yield(x.say("%s starts with an old list", name), to)
+		}
+		return
+	}
+	for e := uint8(n.m.file.Epoch) + 1; e <= w.published; e++ {
+		to := w
+		x.run(&to, slot, stepConfig, x.file(&w, slot, e))
+		yield(x.say("%s reads epoch %d", name, e), to)
+	}
+	if to := w; x.look(&to, slot) {
+		yield(x.say("%s lists the bucket", name), to)
+	}
+	to := w
+	x.pollAll(&to, slot)
+	if x.fine || x.tells(w.nodes[slot], to.nodes[slot]) {
+		yield(x.say("%s polls all", name), to)
+	}
+	if x.fine {
+		for other := range slots {
+			to := w
+			x.poll(&to, slot, other)
+			yield(x.say("%s polls %s", name, slotID(other, int(w.dup)-1)), to)
+		}
+		to := w
+		x.pollCrowd(&to, slot)
+		yield(x.say("%s polls the bystanders", name), to)
+	}
+}
+
+// tells reports whether a poll changed more than what a member knows. If not, a later poll tells it
+// the same and more, because no report takes back what an earlier one said, except after a fault;
+// fault lets the others poll before it. A member that hands over also knows since when.
+func (x *model) tells(before, after uint32) bool {
+	a, b := &x.nodes[before], &x.nodes[after]
+	return before != after && (b.busy || a.ready != b.ready || a.stays != b.stays ||
+		a.moves != b.moves || !a.m.state.equal(b.m.state) || a.m.dead != b.m.dead)
+}
+
+// look lets a member list the bucket, and reports whether it saw something new.
+func (x *model) look(w *world, slot int) bool {
+	before := w.nodes[slot]
+	if x.up(w, slot) {
+		x.run(w, slot, stepView, uint32(w.views))
+	}
+	return w.nodes[slot] != before
+}
+
+// crowd lets the bystanders go one step on. They drop as soon as they may, which is the worst case.
+func (x *model) crowd(w world, yield func(string, world)) {
+	acked := func(c Config) bool {
+		for slot := range twin {
+			if s := x.saved(&w, slot); !s.has(c) && s.Current.Epoch <= c.Epoch {
+				return false
+			}
+		}
+		return true
+	}
+	c := epochs()
+	c[3] = c[x.third]
+	var may bool
+	switch w.crowd {
+	case crowdRests:
+		if w.published == 3 {
+			to := w
+			to.crowd = crowdSkipped
+			yield("the bystanders read epoch 3 and miss 2", to)
+		}
+		may = w.published >= 2
+	case crowdHas2:
+		if w.mixed {
+			if w.published == 3 {
+				w.crowd = crowdSkipped
+				yield("the bystanders replace epoch 2", w)
+			}
+			return
+		}
+		may = acked(c[2])
+	case crowdDid2:
+		may = w.published >= 3
+	case crowdHas3, crowdSkipped:
+		if may = acked(c[3]); may && w.crowd == crowdSkipped {
+			w.crowd = crowdHas3
+		}
+	}
+	if may {
+		w.crowd++
+		yield(x.say("the bystanders go on to %d", w.crowd), w)
+	}
+}
+
+// querier lets the Querier act. A tick is the Querier wait: in each one the Querier reads the
+// endpoint file, and asks one member of each group, as chance has it. An answer that is as old as
+// possible is the worst case, so that the coarse form has no other calls.
+func (x *model) querier(w world, yield func(string, world)) {
+	if x.fine {
+		to := w
+		x.reload(&to)
+		yield("the Querier reads the endpoint file", to)
+		for _, ordinal := range []int{0, 3} {
+			for _, slot := range x.answering(&w, ordinal) {
+				to := w
+				x.ask(&to, slot)
+				x.asked(&to, slot)
+				yield(x.say("the Querier asks %s", slotID(slot, int(w.dup)-1)), to)
+			}
+		}
+	}
+	// A member that waits for a peer asks them all many times in a tick.
+	for slot := range slots {
+		if x.up(&w, slot) && !x.nodes[w.nodes[slot]].m.heard {
+			x.pollAll(&w, slot)
+		}
+	}
+	x.reload(&w)
+	for _, first := range x.answering(&w, 0) {
+		for _, second := range x.answering(&w, 3) {
+			to := w
+			x.ask(&to, first)
+			x.ask(&to, second)
+			for slot := range slots {
+				if x.up(&to, slot) {
+					x.run(&to, slot, stepTick, 0)
+				}
+			}
+			x.asked(&to, first)
+			x.asked(&to, second)
+			x.meet(&to)
+			yield(x.say("the wait passes; the Querier asks slots %d, %d", first, second), to)
+		}
+	}
+}
+
+// answering returns the slots of a group that answer the Querier, or -1 alone if there is none.
+func (x *model) answering(w *world, ordinal int) []int {
+	if ordinal < int(w.groups) {
+		found := slices.DeleteFunc(group(w, ordinal), func(slot int) bool {
+			return !x.ready(w, slot)
+		})
+		if len(found) > 0 {
+			return found
+		}
+	}
+	return []int{-1}
+}
+
+// meet lets all members see two processes of one ordinal, as they do many times in a tick.
+func (x *model) meet(w *world) {
+	if w.dup == 0 {
+		return
+	}
+	for slot := range slots {
+		x.poll(w, slot, int(w.dup)-1)
+		x.poll(w, slot, twin)
+	}
+}
+
+// fault lets something go wrong.
+func (x *model) fault(w world, yield func(string, world)) {
+	w.faults--
+	for slot := range twin {
+		name := slotID(slot, 0)
+		if x.up(&w, slot) {
+			// The others may have polled the member just before.
+			for set := range 1 << slots {
+				last, valid := w, true
+				for other := range slots {
+					if set>>other&1 == 1 {
+						x.poll(&last, other, slot)
+						valid = valid && last.nodes[other] != w.nodes[other]
+					}
+				}
+				if !valid || x.fine && set > 0 {
+					continue
+				}
+				for _, f := range []struct {
+					on   bool
+					kind uint8
+					what string
+				}{
+					{x.faults.crash, stepStop, "crashes"},
+					{x.faults.lose, stepLose, "crashes and loses its disk"},
+				} {
+					if f.on {
+						to := last
+						x.run(&to, slot, f.kind, 0)
+						yield(x.say("%s %s, %b polled it", name, f.what, set), to)
+					}
+				}
+				if x.faults.cut && w.cut == 0 {
+					to := last
+					to.cut = uint8(slot) + 1
+					yield(x.say("no member reaches %s, %b polled it", name, set), to)
+				}
+			}
+		}
+		if x.faults.duplicate && w.dup == 0 {
+			to := w
+			to.dup = uint8(slot) + 1
+			yield(x.say("%s gets a duplicate", name), to)
+		}
+	}
+	if x.faults.mixed && !w.mixed && w.published == 1 {
+		to := w
+		to.mixed = true
+		yield("zone b has another count", to)
+	}
+	if x.faults.compact && w.views == 0 {
+		to := w
+		to.views = 1
+		yield("a compaction", to)
+	}
+	if x.faults.reduce && !w.reduced && w.published == 3 {
+		to := w
+		to.reduced = true
+		for _, slot := range []int{2, 3} {
+			if x.up(&to, slot) {
+				x.run(&to, slot, stepStop, 0)
+			}
+		}
+		yield("the operator deletes the pods of ordinals 3 and 4", to)
+	}
+}
+
+// explore visits all worlds, breadth first, until one is broken.
+func (x *model) explore() {
+	first := x.start()
+	x.rest(&first)
+	x.worlds = append(x.worlds, first)
+	x.from = append(x.from, -1)
+	x.seen[first] = 0
+	if what := x.check(&first); what != "" {
+		x.broken = "at the start: " + what
+		return
+	}
+	for i := 0; i < len(x.worlds) && x.broken == "" && len(x.worlds) < x.limit; i++ {
+		x.next(x.worlds[i], func(_ string, w world) {
+			x.rest(&w)
+			if _, ok := x.seen[w]; ok || x.broken != "" {
+				return
+			}
+			j := int32(len(x.worlds))
+			x.seen[w] = j
+			x.worlds = append(x.worlds, w)
+			x.from = append(x.from, int32(i))
+			if wrong := x.check(&w); wrong != "" {
+				x.broken = wrong + ":\n" + x.history(j) + x.describe(&w)
+			}
+			x.completed = x.completed || w.published == 3 && w.groups == 3 && x.done(&w, 3)
+		})
+	}
+}

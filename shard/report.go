@@ -1,0 +1,217 @@
+package shard
+
+import (
+	"slices"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+)
+
+// Report is what a member tells a peer that asks it.
+type Report struct {
+	ID ID `json:"id"`
+	// Instance differs between any two processes.
+	Instance uint64 `json:"instance"`
+	// State is what the member has persisted, so that it is an acknowledgement of its epochs.
+	State State `json:"state"`
+	// Serves are those of the blocks in the question that the member serves and has warmed. Another
+	// block that covers one counts.
+	Serves []ulid.ULID `json:"serves,omitempty"`
+	// Asks are the addresses that asked this member for Info during the last Querier wait.
+	Asks []Ask `json:"asks,omitempty"`
+	// Watching is the time for which the process has recorded Asks.
+	Watching time.Duration `json:"watching"`
+}
+
+// Ask is a client that asked for Info.
+type Ask struct {
+	// Address is the client's host, without the port.
+	Address string `json:"address"`
+	// Epoch is the newest epoch that the member knew as committed at its last call.
+	Epoch uint64 `json:"epoch"`
+}
+
+// Report answers a peer that asks about blocks.
+func (m *Member) Report(question []ulid.ULID) Report {
+	r := Report{
+		ID: m.id, Instance: m.instance, State: m.state, Watching: m.now - m.started,
+	}
+	for _, block := range question {
+		if m.confirms(block) {
+			r.Serves = append(r.Serves, block)
+		}
+	}
+	for _, a := range m.asks {
+		r.Asks = append(r.Asks, Ask{Address: a.address, Epoch: a.epoch})
+	}
+	return r
+}
+
+// confirms reports whether the member serves a warm block that is, or covers, the given one. Only
+// persisted epochs count, because a restart forgets the others.
+func (m *Member) confirms(block ulid.ULID) bool {
+	return slices.ContainsFunc(m.blocks, func(b Block) bool {
+		return b.Warm && (b.ID == block || slices.Contains(b.Covers, block)) &&
+			m.owns(m.state, b.ID)
+	})
+}
+
+// Question returns the blocks that the member wants to hand to an ordinal, in the order of their
+// ULIDs. The caller asks every member of the ordinal about them.
+func (m *Member) Question(ordinal int) []ulid.ULID {
+	if m.state.Next.IsZero() || !m.state.has(m.want.Next) {
+		return nil
+	}
+	var blocks []ulid.ULID
+	for _, b := range m.blocks {
+		if m.leaves(b.ID) && Owner(b.ID, m.state.Next.Count) == ordinal {
+			blocks = append(blocks, b.ID)
+		}
+	}
+	return blocks
+}
+
+// peer is what a member knows of another: facts of its reports that decisions need.
+type peer struct {
+	id       ID
+	instance uint64
+	at       time.Duration // when its last report was asked for
+	// twin is set if another process with this ID reported, at twinAt.
+	twin   bool
+	twinAt time.Duration
+	// blank says that its last report had no epochs.
+	blank bool
+	// acked says that it has persisted the next epoch of this member.
+	acked bool
+	// confirming says that since the time confirmed each report confirmed every block that this
+	// member hands to it.
+	confirming bool
+	confirmed  time.Duration
+	// asks and watched are those of its last report; only of members to which, or with which, this
+	// one hands over.
+	asks    []Ask
+	watched time.Duration
+}
+
+// ask is the last call of Info by an address.
+type ask struct {
+	address string
+	at      time.Duration
+	epoch   uint64 // as Ask.Epoch
+}
+
+// peer returns the entry of a member, or nil.
+func (m *Member) peer(id ID) *peer {
+	i, ok := slices.BinarySearchFunc(m.peers, id, func(p peer, id ID) int {
+		return compareIDs(p.id, id)
+	})
+	if !ok {
+		return nil
+	}
+	return &m.peers[i]
+}
+
+// addPeer returns the entry of a member, which it makes if there is none.
+func (m *Member) addPeer(id ID) *peer {
+	i, ok := slices.BinarySearchFunc(m.peers, id, func(p peer, id ID) int {
+		return compareIDs(p.id, id)
+	})
+	if !ok {
+		m.peers = slices.Insert(m.peers, i, peer{id: id})
+	}
+	return &m.peers[i]
+}
+
+// HandleReport takes the report of a peer. sent is when the question was sent, so that what the
+// report says is at most as old. question is what was asked.
+func (m *Member) HandleReport(now, sent time.Duration, question []ulid.ULID, r Report) {
+	m.pass(now)
+	if r.ID == m.id {
+		if r.Instance != m.instance {
+			m.twin, m.twinAt = true, sent
+		}
+		m.advance()
+		return
+	}
+	p := m.addPeer(r.ID)
+	if p.instance != 0 && p.instance != r.Instance {
+		p.twin, p.twinAt = true, sent
+		p.confirming = false
+	}
+	p.instance, p.at, p.blank = r.Instance, sent, r.State.isZero()
+	m.learn(r)
+	p.acked = p.acked || r.State.has(m.want.Next)
+	m.heed(p, question, r)
+	p.asks, p.watched = nil, 0
+	if m.want.Committed && m.want.Current.Has(m.id) &&
+		(r.ID.Ordinal == m.id.Ordinal || slices.Contains(m.targets(), r.ID.Ordinal)) {
+		p.watched = r.Watching
+		p.asks = r.Asks
+	}
+	m.advance()
+}
+
+// heed records whether a report confirms all that this member hands to the peer. A block that is
+// new since the question was sent takes the confirmation back.
+func (m *Member) heed(p *peer, question []ulid.ULID, r Report) {
+	confirms := r.State.has(m.want.Next)
+	for _, block := range m.Question(r.ID.Ordinal) {
+		confirms = confirms && slices.Contains(question, block) &&
+			slices.Contains(r.Serves, block)
+	}
+	switch {
+	case !confirms:
+		p.confirming = false
+	case !p.confirming:
+		p.confirming, p.confirmed = true, p.at
+	}
+}
+
+// learn takes the epochs of a report.
+func (m *Member) learn(r Report) {
+	s := r.State
+	if s.isZero() {
+		return
+	}
+	m.heard = true
+	done := s.committed()
+	if done.Epoch > m.highest.Epoch {
+		m.highest = done
+	}
+	m.pending = max(m.pending, s.epoch())
+	next := m.want.Next
+	if m.rules.readyBelow && done.Epoch != next.Epoch {
+		return
+	}
+	switch {
+	case m.want.isZero():
+		m.inherit(s)
+	case done.Epoch > m.want.epoch(),
+		!m.want.Committed && done.Epoch == next.Epoch && !done.IsZero() && !done.Equal(next):
+		// The epoch was committed without this member, which only force does or a lost record.
+		m.inherit(s)
+	case done.Equal(next) && !next.IsZero():
+		m.commit()
+	case m.want.Lost && next.IsZero() && s.Next.Epoch > m.want.Current.Epoch:
+		// An earlier process may have acknowledged it.
+		m.take(s.Next)
+	case !next.IsZero() && !m.want.Committed && !s.Lost && m.required(r.ID) &&
+		s.Current.Epoch < next.Epoch && s.Next.Epoch >= next.Epoch && !s.Next.Equal(next):
+		// The peer has persisted another one without this one, and never goes back.
+		m.dead = true
+	}
+}
+
+// inherit starts from the epochs of a peer.
+func (m *Member) inherit(s State) {
+	lost := m.want.Lost || m.want.isZero()
+	m.want = s.inherited()
+	if m.rules.inheritNewest {
+		m.want = State{Current: s.committed()}
+		if !s.Committed {
+			m.want.Next = s.Next
+		}
+	}
+	m.want.Lost = lost
+	m.forget()
+}
