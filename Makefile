@@ -106,9 +106,9 @@ performance: ## Compare twice and write docs/performance.md.
 	cd interop && $(GO) run -tags slicelabels ./cmd/compare $(COMPARE) --out=$(COMPARE_DIR)/second \
 		--against=$(COMPARE_DIR)/first/results.json --docs=../docs/performance.md
 
-# The test fails if the figures differ from the committed table. Review the diff of the table like
-# code: every read that a cold query waits for is in it.
-trips: ## Write the table of what cold queries ask of the bucket, benchmarks/trips/testdata.
+# The tests fail if the figures differ from the committed tables. Review the diff of the tables like
+# code: every read that a cold query waits for is in them.
+trips: ## Write the tables of what queries cost, benchmarks/trips/testdata.
 	$(GO) test ./benchmarks/trips -update
 
 # Azurite, the Azure server of the tests, in the versions of the lock file. Scripts of packages do

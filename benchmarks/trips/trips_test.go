@@ -29,7 +29,7 @@ import (
 	"larder/store/storepb"
 )
 
-var update = flag.Bool("update", false, "write testdata/trips.txt")
+var update = flag.Bool("update", false, "write testdata/trips.txt and testdata/scenarios.txt")
 
 const (
 	firstByte      = 20 * time.Millisecond
@@ -185,6 +185,30 @@ func (r *result) volume(part string) (v volume) {
 // ask asks a new gateway.
 func ask(t *testing.T, p place, q *question) (r result) {
 	t.Helper()
+	withGateway(t, p, nil, func(
+		t *testing.T, g *inprocess.Gateway, b *objectstore.Bucket,
+	) {
+		b.Record(true)
+		before := b.Counts()
+		var err error
+		if r, err = q.ask(t.Context(), g, p); err != nil {
+			t.Fatalf("%s: %v", q.name, err)
+		}
+		synctest.Wait()
+		c := b.Counts().Minus(before)
+		r.reads, r.other = b.Reads(), c.Lists+c.Others
+	})
+	return r
+}
+
+// withGateway calls f in virtual time with a new gateway, whose index headers are open and whose
+// caches are empty. f gets the test of the virtual time, whose context it must use. change may
+// change the options of the gateway.
+func withGateway(
+	t *testing.T, p place, change func(*inprocess.Options),
+	f func(*testing.T, *inprocess.Gateway, *objectstore.Bucket),
+) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		fs, err := filesystem.NewBucket(p.bucket)
 		if err != nil {
@@ -195,10 +219,14 @@ func ask(t *testing.T, p place, q *question) (r result) {
 		pages := pagecache.Options{
 			Limiter: slots.New(slots.Options{}), Costs: cost.Fixed(cost.Model{}),
 		}
-		g, err := inprocess.New(inprocess.Options{
+		opts := inprocess.Options{
 			Bucket: b, Dir: p.dir,
 			Index: indexcache.Options{Pages: pages}, Chunks: chunkcache.Options{Pages: pages},
-		})
+		}
+		if change != nil {
+			change(&opts)
+		}
+		g, err := inprocess.New(opts)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -212,16 +240,8 @@ func ask(t *testing.T, p place, q *question) (r result) {
 			t.Fatalf("%d series, %v", got.answers, err)
 		}
 		b.SetModel(objectstore.Model{FirstByte: firstByte, BytesPerSecond: bytesPerSecond})
-		b.Record(true)
-		before := b.Counts()
-		if r, err = q.ask(t.Context(), g, p); err != nil {
-			t.Fatalf("%s: %v", q.name, err)
-		}
-		synctest.Wait()
-		c := b.Counts().Minus(before)
-		r.reads, r.other = b.Reads(), c.Lists+c.Others
+		f(t, g, b)
 	})
-	return r
 }
 
 func (q *question) ask(ctx context.Context, g *inprocess.Gateway, p place) (r result, err error) {
