@@ -160,7 +160,8 @@ func readFooter(r io.ReaderAt, size int64) ([]entry, error) {
 // scan returns the entries of a segment that was not sealed: the whole records from its start on,
 // and where they end. maxValue bounds a value.
 func scan(r io.ReaderAt, size, maxValue int64) (entries []entry, end int64, err error) {
-	buf, at := make([]byte, scanBytes+recordBytes(maxValue)), int64(headerBytes)
+	at := int64(headerBytes)
+	buf := make([]byte, min(scanBytes+recordBytes(maxValue), max(size-at, 0)))
 	for at < size {
 		part := buf[:min(int64(len(buf)), size-at)]
 		if err := readFull(r, part, at); err != nil {
