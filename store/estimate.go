@@ -88,6 +88,19 @@ func (a answerSize) first() int64 {
 	return max(min(minWindowBytes, a.window), min(a.series, maxFirstWindow))
 }
 
+// measure takes into account what the first series of an answer need: win has pieces of them, of
+// the given number of postings. The estimates are averages of whole blocks, and a metric may have
+// much smaller chunks.
+func (a *answerSize) measure(win *window, postings, page int64) {
+	if win.pieces == 0 {
+		return
+	}
+	// The series that follow share the last page of each block.
+	shared := int64(len(win.used)) * page
+	each := float64(max(win.bytes-win.labels-shared, 0)) / float64(win.pieces)
+	a.chunks = min(a.chunks, int64(each*float64(max(postings, win.pieces)))+shared)
+}
+
 // cold returns the size of the first window if its chunks are not in memory: all of a small answer,
 // so that all chunks are read at once.
 func (a answerSize) cold() int64 {

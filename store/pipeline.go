@@ -224,6 +224,7 @@ func (p *pipeline) fill(ctx context.Context, win *window, target int64, first bo
 	p.left -= win.fill(ctx, p.merge, target, pages, p.left, skipChunks)
 	if first && win.err == nil && p.left > 0 && p.eager && !win.mostlyLabels() &&
 		!win.inMemory(p.sources) {
+		p.size.measure(win, maxSeries(p.plans), pages)
 		p.target = max(p.target, min(p.size.cold(), maxWindowBytes))
 		target = p.extend(win, p.size.cold())
 		p.left -= win.fill(ctx, p.merge, target, pages, p.left, skipChunks)

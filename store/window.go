@@ -61,6 +61,7 @@ type window struct {
 	lastPage []uint64
 	bytes    int64 // of distinct chunk pages, labels and the arrays above
 	labels   int64 // bytes of labels
+	pieces   int64 // series of its sources: equal ones are joined
 	longest  int64 // bytes of the longest labels
 	err      error // what ended the merge after these series: errMergeDone at its end
 
@@ -115,7 +116,7 @@ func (w *window) reset(sources int) (grown int64) {
 	}
 	clear(w.series)
 	w.series, w.chunks, w.used = w.series[:0], w.chunks[:0], w.used[:0]
-	w.bytes, w.labels, w.longest, w.err = 0, 0, 0, nil
+	w.bytes, w.labels, w.pieces, w.longest, w.err = 0, 0, 0, 0, nil
 	return grown
 }
 
@@ -216,6 +217,7 @@ func (w *window) fill(
 		})
 		w.bytes += int64(len(labels)) + windowSeriesBytes
 		w.labels += int64(len(labels))
+		w.pieces += int64(pieces)
 		w.longest = max(w.longest, int64(len(labels)))
 		added++
 	}
