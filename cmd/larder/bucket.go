@@ -27,7 +27,7 @@ func (c *bucketConfig) flags(f flagger) {
 	contentFlags(f, &c.parquetYAML, "objstore-parquet.config",
 		"the configuration of a Parquet converter's bucket. "+
 			"Blocks that the converter has converted are not served.")
-	flag(f, "store.read-cost.request", "500us", &c.request, goDuration,
+	flag(f, "store.read-cost.request", "1ms", &c.request, goDuration,
 		"Price of a request to the bucket as a time. Unneeded bytes between needed ones are read "+
 			"if that costs less than another request. A higher price means fewer requests and "+
 			"more bytes. 0 = requests are free, read no unneeded bytes.")

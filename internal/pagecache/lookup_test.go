@@ -89,7 +89,7 @@ func TestFiftyLookUps(t *testing.T) {
 		}
 		r := New(b, bytecache.NewMemcached(remote, bytecache.Options{}), Options{PageSize: 1 << 10})
 		defer r.Close()
-		spans := []Span{{0, 3000}, {50_000, 50_001}}
+		spans := []Span{{0, 3000}, {90_000, 90_001}}
 		accts := make([]Account, 50)
 		var wg sync.WaitGroup
 		for i := range accts {
@@ -112,7 +112,7 @@ func TestFiftyLookUps(t *testing.T) {
 		}
 		reads := b.taken()
 		slices.Sort(reads)
-		if diff := cmp.Diff([]string{"o [0,3072)", "o [49152,50176)"}, reads); diff != "" {
+		if diff := cmp.Diff([]string{"o [0,3072)", "o [89088,90112)"}, reads); diff != "" {
 			t.Errorf("reads (-want +got):\n%s", diff)
 		}
 		var fetched, coalesced int64

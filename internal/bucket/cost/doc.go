@@ -13,8 +13,13 @@
 //
 // A chain of dependent reads pays the first byte once for each trip. The price stands for the CPU
 // time and the bill of a request, which do not depend on its size. It is what an operator sets.
-// Bytes are bounded as well: a gap above Model.MaxGap is never read along. Therefore a plan reads
-// at most what a plan that joins all such gaps would read.
+// Bytes are bounded as well: a gap above Model.MaxGap is never read along, and all gaps of a plan
+// together have at most Model.MaxAlong. Therefore a plan reads at most what a plan that joins all
+// gaps up to MaxGap would read.
+//
+// The longest read is paid for once: if one join of two distant ranges pays, then so do most joins
+// of ranges that are as far apart, and together they may read many times the needed bytes.
+// Therefore MaxAlong is there.
 //
 // # Ownership, locks
 //

@@ -8,10 +8,11 @@ import (
 const (
 	defaultFirstByte      = 20 * time.Millisecond
 	defaultBytesPerSecond = 80e6
-	defaultPerRequest     = 500 * time.Microsecond
+	defaultPerRequest     = time.Millisecond
 	defaultTotal          = 640e6
 	defaultMaxRead        = 8 << 20
 	defaultMaxGap         = 512 << 10
+	defaultMaxAlong       = 10 << 20
 )
 
 // USDPerRequest is the list price of one read request in US dollars: S3 Standard in us-east-1 and
@@ -29,13 +30,16 @@ type Model struct {
 	// reads larger gaps along.
 	TotalBytesPerSecond float64
 	// PerRequest is the price of one request, whatever its size: what one request less may cost in
-	// time. Default 0.5 ms. Negative: requests are free, and a plan is the fastest one.
+	// time. Default 1 ms. Negative: requests are free, and a plan is the fastest one.
 	PerRequest time.Duration
 	// MaxRead bounds one read in bytes. Default 8 MiB.
 	MaxRead int64
 	// MaxGap bounds the bytes between two needed stretches of one read. Default 512 KiB. Negative:
 	// no gaps are read.
 	MaxGap int64
+	// MaxAlong bounds the bytes of all gaps that a plan reads. Default 10 MiB: where many ranges
+	// lie a little less than MaxGap apart, only some are joined. Negative: no bound.
+	MaxAlong int64
 }
 
 // withDefaults returns the model with its defaults filled in.
@@ -51,6 +55,7 @@ func (m Model) withDefaults() Model {
 	m.PerRequest = max(cmp.Or(m.PerRequest, defaultPerRequest), 0)
 	m.MaxRead = cmp.Or(max(m.MaxRead, 0), defaultMaxRead)
 	m.MaxGap = max(cmp.Or(m.MaxGap, defaultMaxGap), 0)
+	m.MaxAlong = cmp.Or(m.MaxAlong, defaultMaxAlong)
 	return m
 }
 

@@ -1,6 +1,10 @@
 package cost
 
-import "math"
+import (
+	"cmp"
+	"math"
+	"slices"
+)
 
 // maxPasses bounds how many bounds of the longest read Plan tries.
 const maxPasses = 64
@@ -8,11 +12,12 @@ const maxPasses = 64
 // Plan returns the reads, ascending and disjoint, that get the needed ranges at the least cost if
 // they are sent together. need is ascending and disjoint and begins and ends at multiples of unit,
 // except for the end of the object. Plan begins and ends reads where needed ranges do, or at
-// multiples of unit within them. It keeps MaxRead, unless unit is larger, and MaxGap.
+// multiples of unit within them. It keeps MaxRead, unless unit is larger, MaxGap and MaxAlong.
 //
 // It tries bounds of the longest read. For one bound, the cheapest joins are found in one pass over
 // the needed ranges. A smaller bound costs less transfer and more requests; a branch whose least
-// possible cost is above the best known one is cut off.
+// possible cost is above the best known one is cut off. If the joins of a pass read more than
+// MaxAlong permits, those of the largest gaps are given up.
 //
 // A range is split only into parts of at least InFlight bytes, because shorter parts would make a
 // large answer out of many small requests, which gain little: its reads follow one another anyway.
@@ -32,7 +37,10 @@ func (m Model) Plan(need []Extent, unit int64) []Extent {
 	if len(whole) == 1 && longest <= floor {
 		return whole
 	}
-	s := search{m: m, unit: unit, best: math.Inf(1)}
+	s := search{m: m, unit: unit, along: math.MaxInt64, best: math.Inf(1)}
+	if m.MaxAlong >= 0 {
+		s.along = m.MaxAlong
+	}
 	// First the bounds that split nothing.
 	s.use(whole)
 	low, high := s.try(longest), float64(0)
@@ -82,6 +90,7 @@ func cut(ranges []Extent, bound, unit int64) []Extent {
 type search struct {
 	m      Model
 	unit   int64
+	along  int64 // how many bytes of gaps a plan may read
 	passes int
 
 	ranges []Extent
@@ -90,6 +99,9 @@ type search struct {
 	costs  []float64
 	from   []int
 	window []int
+	// begins[k] says that a read of the last pass begins with range k. joined has the others.
+	begins []bool
+	joined []int
 
 	best float64
 	plan []Extent
@@ -99,6 +111,7 @@ func (s *search) use(ranges []Extent) {
 	s.ranges = ranges
 	s.costs = append(s.costs[:0], make([]float64, len(ranges)+1)...)
 	s.from = append(s.from[:0], make([]int, len(ranges)+1)...)
+	s.begins = append(s.begins[:0], make([]bool, len(ranges))...)
 }
 
 // between tries bounds of the longest read above lo and below hi. low and high are the costs of lo
@@ -147,27 +160,66 @@ func (s *search) try(bound int64) float64 {
 		s.from[k] = j
 	}
 	s.window = w
-	n, longest := len(s.ranges), int64(0)
-	for k := n; k > 0; k = s.from[k] {
-		longest = max(longest, s.ranges[k-1].End-s.ranges[s.from[k]].Off)
+	n := len(s.ranges)
+	all := s.costs[n] + s.keepAlong()
+	longest, begin := int64(0), 0
+	for k := 1; k <= n; k++ {
+		if k == n || s.begins[k] {
+			longest = max(longest, s.ranges[k-1].End-s.ranges[begin].Off)
+			begin = k
+		}
 	}
-	if all := s.costs[n] + s.m.transfer(longest); all < s.best {
+	if all += s.m.transfer(longest); all < s.best {
 		s.best = all
 		s.plan = s.reads()
 	}
 	return s.costs[n]
 }
 
+// gap returns the bytes between range k and the one before.
+func (s *search) gap(k int) int64 { return s.ranges[k].Off - s.ranges[k-1].End }
+
+// keepAlong fills in begins from the last pass, and gives up joins of the largest gaps until the
+// gaps have at most along bytes. It returns what that adds to the cost.
+func (s *search) keepAlong() (cost float64) {
+	clear(s.begins)
+	for k := len(s.ranges); k > 0; k = s.from[k] {
+		s.begins[s.from[k]] = true
+	}
+	gaps := int64(0)
+	for k := 1; k < len(s.ranges); k++ {
+		if !s.begins[k] {
+			gaps += s.gap(k)
+		}
+	}
+	if gaps <= s.along {
+		return 0
+	}
+	s.joined = s.joined[:0]
+	for k := range s.ranges {
+		if !s.begins[k] {
+			s.joined = append(s.joined, k)
+		}
+	}
+	slices.SortStableFunc(s.joined, func(a, b int) int { return cmp.Compare(s.gap(a), s.gap(b)) })
+	for n := len(s.joined) - 1; gaps > s.along; n-- {
+		k := s.joined[n]
+		s.begins[k] = true
+		gaps -= s.gap(k)
+		cost += float64(s.m.PerRequest) - float64(s.gap(k))*s.m.perByte()
+	}
+	return cost
+}
+
 // reads returns the reads of the last pass.
 func (s *search) reads() []Extent {
-	n := 0
-	for k := len(s.ranges); k > 0; k = s.from[k] {
-		n++
-	}
-	out := make([]Extent, n)
-	for k := len(s.ranges); k > 0; k = s.from[k] {
-		n--
-		out[n] = Extent{s.ranges[s.from[k]].Off, s.ranges[k-1].End}
+	var out []Extent
+	for k, r := range s.ranges {
+		if s.begins[k] {
+			out = append(out, r)
+			continue
+		}
+		out[len(out)-1].End = r.End
 	}
 	return out
 }

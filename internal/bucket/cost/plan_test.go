@@ -36,6 +36,7 @@ func randomModel(rng *rand.Rand) Model {
 	if rng.IntN(8) == 0 {
 		m.PerRequest = -1
 	}
+	m.MaxAlong = -1
 	return m
 }
 
@@ -205,9 +206,10 @@ func TestPlansOfKnownNeeds(t *testing.T) {
 		"one range":                    {need: []Extent{{0, 1 << 20}}, reads: 1, bytes: 1 << 20},
 		"a long range is split":        {need: []Extent{{0, 8 << 20}}, reads: 5, bytes: 8 << 20},
 		"a range above the bound":      {need: []Extent{{0, 20 << 20}}, reads: 12, bytes: 20 << 20},
-		"small gaps are joined":        {need: every(100, 8<<10), reads: 6, bytes: 1589248},
-		"gaps of 64 KiB":               {need: every(100, 64<<10), reads: 17, bytes: 6258688},
-		"a few gaps of 256 KiB":        {need: every(100, 256<<10), reads: 50, bytes: 13926400},
+		"small gaps are joined":        {need: every(100, 8<<10), reads: 5, bytes: 1597440},
+		"gaps of 64 KiB":               {need: every(100, 64<<10), reads: 10, bytes: 6717440},
+		"a few gaps of 256 KiB":        {need: every(100, 256<<10), reads: 60, bytes: 11304960},
+		"many gaps of 440 KiB":         {need: every(100, 440<<10), reads: 77, bytes: 11182080},
 		"gaps of 520 KiB are left out": {need: every(100, 520<<10), reads: 100, bytes: 819200},
 		"requests are free": {
 			need: every(100, 8<<10), model: Model{PerRequest: -1}, reads: 100, bytes: 819200,
@@ -232,6 +234,46 @@ func TestPlansOfKnownNeeds(t *testing.T) {
 			t.Errorf("%s: %d reads, %d bytes, %v; want %d and %d", name, len(reads), bytes,
 				c.model.Cost(reads), c.reads, c.bytes)
 		}
+	}
+}
+
+// TestPlanKeepsMaxAlong: a bound on the gaps is kept, and a plan is no worse than one that joins
+// nothing.
+func TestPlanKeepsMaxAlong(t *testing.T) {
+	along := func(need, reads []Extent) (n int64) {
+		for _, r := range reads {
+			n += r.Len()
+		}
+		for _, e := range need {
+			n -= e.Len()
+		}
+		return n
+	}
+	rng := rand.New(rand.NewPCG(7, 8))
+	bound, joined := 0, 0
+	for range 2000 {
+		m, need := randomModel(rng), randomNeed(rng, 300)
+		free := m.Plan(need, unit)
+		m.MaxAlong = 1 + rng.Int64N(max(along(need, free), 1))
+		reads := m.Plan(need, unit)
+		check(t, m, need, reads)
+		n := along(need, reads)
+		if n > m.MaxAlong {
+			t.Fatalf("%+v: gaps of %d bytes are read: %v of %v", m, n, reads, need)
+		}
+		apart := cut(adjoin(need), m.withDefaults().MaxRead, unit)
+		if got, most := m.Cost(reads), m.Cost(apart); got > most+time.Microsecond {
+			t.Fatalf("%+v: %v costs %v, reading no gaps %v: %v", m, reads, got, most, need)
+		}
+		if len(reads) > len(free) {
+			bound++
+			if n > 0 {
+				joined++
+			}
+		}
+	}
+	if bound < 500 || joined < bound/2 {
+		t.Errorf("the bound changed %d plans, of which %d join ranges", bound, joined)
 	}
 }
 
