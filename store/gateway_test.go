@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/thanos-io/objstore"
 	"github.com/thanos-io/objstore/providers/filesystem"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"larder/benchmarks/inprocess"
@@ -121,6 +122,8 @@ type gatewayOptions struct {
 	headers func(*indexheader.Options)
 	// viewChanged is called after the gateway was told of a view.
 	viewChanged func(g *gateway, old, cur *catalog.View)
+	// grpc are options of the server.
+	grpc []grpc.ServerOption
 	// dataDir is the data directory; default: one of its own.
 	dataDir string
 }
@@ -185,7 +188,7 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	if err := opts.firstSync(g); err != nil {
 		t.Fatal(err)
 	}
-	conn, stop, err := g.Dial(64 << 20)
+	conn, stop, err := g.Dial(64<<20, opts.grpc...)
 	if err != nil {
 		t.Fatal(err)
 	}

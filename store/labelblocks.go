@@ -282,15 +282,21 @@ func (s *Server) askEach(
 	// found holds that a block is irregular, or has outsiders. The other blocks continue, to find
 	// out about theirs.
 	var found atomic.Pointer[error]
-	err := concurrently(r.ctx, len(asked), widen, func(ctx context.Context, i int) error {
-		a := asked[i]
-		defer a.close()
-		err := s.askBlock(ctx, r, q, what, a, run, all)
-		if irregular(err) || errors.Is(err, errOutsiders) {
-			found.Store(&err)
-			return nil
-		}
-		return err
+	err := r.stage(stageSeries, "bucket_store_labels", func(ctx context.Context) error {
+		times := r.blockTimes(ctx, stageSeries, "block_labels")
+		defer times.end(ctx)
+		return concurrently(ctx, len(asked), widen, func(ctx context.Context, i int) error {
+			a := asked[i]
+			defer a.close()
+			err := times.timed(a.meta.ID, func() error {
+				return s.askBlock(ctx, r, q, what, a, run, all)
+			})
+			if irregular(err) || errors.Is(err, errOutsiders) {
+				found.Store(&err)
+				return nil
+			}
+			return err
+		})
 	})
 	if e := found.Load(); err == nil && e != nil {
 		return *e

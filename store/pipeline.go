@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"larder/internal/bucket/slots"
 	"larder/store/block"
 	"larder/store/storepb"
@@ -43,8 +45,12 @@ func (s *Server) sources(
 		})
 		return n
 	}
+	ctx, end := r.startSpan(ctx, stageSeries, "bucket_store_first_series")
+	defer end()
+	times := r.blockTimes(ctx, stageSeries, "block_first_series")
+	defer times.end(ctx)
 	err := concurrently(ctx, len(sources), widen, func(_ context.Context, i int) error {
-		return sources[i].next()
+		return times.timed(plans[i].Block().Meta().ID, sources[i].next)
 	})
 	r.turn.Release(extra)
 	return sources, err
@@ -75,12 +81,10 @@ func (s *Server) sendSeries(
 			r.noteSource(src)
 		}
 	}()
-	err = r.stage(stageSeries, "bucket_store_first_series", func(context.Context) error {
-		var err error
-		sources, err = s.sources(ctx, r, q, plans)
-		return err
-	})
-	if err != nil {
+	// The reads of streams are below this span, whichever window needs them.
+	ctx, series := r.span(ctx, stageSeries, "bucket_store_series")
+	defer series.End()
+	if sources, err = s.sources(ctx, r, q, plans); err != nil {
 		return err
 	}
 
@@ -193,9 +197,9 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 		p.request.Release(win.reset(len(p.sources)))
 		target := p.extend(win, p.target)
 		win.grow(&density, target)
-		start := time.Now()
+		_, end := p.request.startSpan(ctx, stageSeries, "bucket_store_merge_window")
 		err := contained(func() error { return p.fill(ctx, win, target, first) })()
-		p.request.addStage(stageSeries, time.Since(start))
+		end()
 		if err != nil {
 			// Send none of its series, because some chunks are missing.
 			win.series, win.err = win.series[:0], err
@@ -257,7 +261,15 @@ func (p *pipeline) fetch(ctx context.Context, win *window) {
 		n, extra = p.request.tryWorkers(n, workersBytes)
 		return n
 	}
-	fetch := contained(func() error { return win.fetch(win.ctx, p.sources, widen) })
+	fetch := contained(func() error {
+		// Its spans are not below that of the streams, because windows are fetched beside them.
+		ctx := trace.ContextWithSpan(win.ctx, trace.SpanFromContext(p.request.ctx))
+		ctx, span := p.request.span(ctx, stageChunks, "bucket_store_fetch_window")
+		defer span.End()
+		times := p.request.blockTimes(ctx, stageChunks, "block_chunks")
+		defer times.end(ctx)
+		return win.fetch(ctx, p.sources, widen, times)
+	})
 	for {
 		select {
 		case _, ok := <-win.filled:

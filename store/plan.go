@@ -57,6 +57,8 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 	plans := make([]*block.Plan, len(blocks))
 	repeated := r.attempt.repeated()
 	err := r.stage(stagePostings, "bucket_store_preload_all", func(ctx context.Context) error {
+		times := r.blockTimes(ctx, stagePostings, "block_postings")
+		defer times.end(ctx)
 		// Settle releases what the workers do not need any more.
 		widen := func(n int) int { n, _ = r.tryWorkers(n, workersBytes); return n }
 		return concurrently(ctx, len(blocks), widen, func(ctx context.Context, i int) error {
@@ -66,21 +68,23 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 				// nothing.
 				return nil
 			}
-			plan, err := s.block(c.meta).Plan(ctx, c.matchers, block.PlanOptions{
-				External: dropLabels(c.meta.Labels, q.without),
-				Dropped:  q.without,
-				Sets:     block.BuildSets,
-				Repeated: repeated,
-				MinTime:  q.minT, MaxTime: q.maxT,
-				Account:  &r.postings,
-				OnSeries: func(n int) error { return r.series.Reserve(uint64(n)) },
-				Reserve:  r.reserveForPlan,
+			return times.timed(c.meta.ID, func() error {
+				plan, err := s.block(c.meta).Plan(ctx, c.matchers, block.PlanOptions{
+					External: dropLabels(c.meta.Labels, q.without),
+					Dropped:  q.without,
+					Sets:     block.BuildSets,
+					Repeated: repeated,
+					MinTime:  q.minT, MaxTime: q.maxT,
+					Account:  &r.postings,
+					OnSeries: func(n int) error { return r.series.Reserve(uint64(n)) },
+					Reserve:  r.reserveForPlan,
+				})
+				if err != nil {
+					return fmt.Errorf("fetch postings for block %s: %w", c.meta.ID, err)
+				}
+				plans[i] = plan
+				return nil
 			})
-			if err != nil {
-				return fmt.Errorf("fetch postings for block %s: %w", c.meta.ID, err)
-			}
-			plans[i] = plan
-			return nil
 		})
 	})
 	if err == nil {

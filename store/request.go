@@ -1,17 +1,20 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"larder/internal/bucket/slots"
 	"larder/internal/pagecache"
 	"larder/internal/requestlog"
+	"larder/internal/telemetry"
 	"larder/store/admission"
 	"larder/store/block"
 	"larder/store/postings"
@@ -43,6 +46,7 @@ type request struct {
 	method string
 	tenant string // as limits and turns know it
 	asked  asked
+	spans  *telemetry.SpanBudget // nil without a bound
 	start  time.Time
 	turn   *admission.Turn // nil before enter
 
@@ -74,6 +78,9 @@ func (s *Server) newRequest(ctx context.Context, method string, what asked) *req
 		tenant: admission.TenantName(admission.TenantOf(ctx)), asked: what, start: time.Now(),
 	}
 	r.ctx = slots.WithRequest(ctx, r.tenant)
+	if n := s.opts.SpansPerRequest; n >= 0 && trace.SpanFromContext(ctx).IsRecording() {
+		r.ctx, r.spans = telemetry.WithSpanBudget(ctx, int64(cmp.Or(n, spansPerRequest)))
+	}
 	r.limit()
 	requestlog.Describe(ctx, r.describe)
 	return r
@@ -100,12 +107,9 @@ const methodSeries = "Series"
 
 // stage runs f under a span and adds its time to a stage.
 func (r *request) stage(id stageID, span string, f func(ctx context.Context) error) error {
-	start := time.Now()
-	ctx, sp := r.server.tracer.Start(r.ctx, span)
-	err := f(ctx)
-	sp.End()
-	r.addStage(id, time.Since(start))
-	return err
+	ctx, end := r.startSpan(r.ctx, id, span)
+	defer end()
+	return f(ctx)
 }
 
 func (r *request) addStage(id stageID, d time.Duration) { r.stages[id].Add(int64(d)) }
@@ -223,6 +227,9 @@ func (r *request) finish() {
 	}
 	if sp := trace.SpanFromContext(r.ctx); sp.IsRecording() {
 		sp.SetAttributes(r.attributes()...)
+		if r.spans != nil && r.spans.Dropped() > 0 {
+			sp.SetAttributes(attribute.Int64("larder.spans.dropped", r.spans.Dropped()))
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -99,7 +100,12 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 			r.firstFrame = start.Sub(r.start)
 		}
 		err := sending.send(stream, f)
-		r.addStage(stageSend, time.Since(start))
+		d := time.Since(start)
+		r.addStage(stageSend, d)
+		if d >= slowSend {
+			_, span := r.span(r.ctx, stageSend, "send_frame", trace.WithTimestamp(start))
+			span.End(trace.WithTimestamp(start.Add(d)))
+		}
 		return err
 	}
 	w := storepb.NewFrameWriter(s.opts.Frames, req.ResponseBatchSize, send)

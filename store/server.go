@@ -105,6 +105,9 @@ type Options struct {
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 	Tracer     trace.Tracer
+	// SpansPerRequest bounds the spans of a traced request besides its own. Default 512; negative:
+	// no bound. Reads beyond it are counted in attributes of the request's span only.
+	SpansPerRequest int
 }
 
 // Finished describes a request that has ended.

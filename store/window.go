@@ -244,10 +244,14 @@ func ascending(chunks []windowChunk) bool {
 
 // fetch reads the window's chunk records. It reads sources concurrently, more of them than
 // minBlocks as widen permits.
-func (w *window) fetch(ctx context.Context, sources []*source, widen func(n int) int) error {
+func (w *window) fetch(
+	ctx context.Context, sources []*source, widen func(n int) int, times *blockTimes,
+) error {
 	read := func(ctx context.Context, k int) error {
 		i := w.used[k]
-		return receiveError(sources[i], sources[i].chunks.Read(ctx, &w.batches[i]))
+		return times.timed(sources[i].chunks.Block().Meta().ID, func() error {
+			return receiveError(sources[i], sources[i].chunks.Read(ctx, &w.batches[i]))
+		})
 	}
 	switch len(w.used) {
 	case 0:

@@ -170,7 +170,9 @@ func (g *Gateway) Close() {
 
 // Dial serves the gateway over grpc in memory and returns a connection to it. The connection
 // receives messages of up to maxMessage bytes. The caller calls stop, which ends both.
-func (g *Gateway) Dial(maxMessage int) (conn *grpc.ClientConn, stop func() error, err error) {
+func (g *Gateway) Dial(
+	maxMessage int, opts ...grpc.ServerOption,
+) (conn *grpc.ClientConn, stop func() error, err error) {
 	l := bufconn.Listen(1 << 20)
 	conn, err = grpc.NewClient("passthrough:///bufconn",
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -180,7 +182,7 @@ func (g *Gateway) Dial(maxMessage int) (conn *grpc.ClientConn, stop func() error
 	if err != nil {
 		return nil, nil, err
 	}
-	rpc := grpc.NewServer(grpc.ForceServerCodecV2(storepb.Codec()))
+	rpc := grpc.NewServer(append(opts, grpc.ForceServerCodecV2(storepb.Codec()))...)
 	within := intake.Registrar{Server: rpc, Account: g.messages}
 	storepb.RegisterStoreServer(within, g.Server)
 	storepb.RegisterInfoServer(within, g.Server)

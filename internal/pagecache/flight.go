@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
 
 	"larder/internal/bucket/slots"
 )
@@ -28,9 +31,10 @@ type flight struct {
 	pages [][]byte
 
 	// Guarded by Reader.mu.
-	waiters []*waiter // waiting now
-	ready   int       // pages published
-	over    bool      // complete, failed or abandoned: nothing more is published
+	waiters []*waiter         // waiting now
+	ready   int               // pages published
+	over    bool              // complete, failed or abandoned: nothing more is published
+	span    trace.SpanContext // of its read; not valid if that is not traced
 }
 
 // waiter is one Fetch that waits for one flight.
@@ -42,6 +46,7 @@ type waiter struct {
 	// that ended the flight before.
 	pages [][]byte
 	err   error
+	at    time.Time // when it was released
 }
 
 // claims are the pages that one Fetch waits for.
@@ -249,6 +254,7 @@ func (r *Reader) launch(c *claims) {
 // await waits for all flights and stores their pages in list. It returns the first failure of a
 // flight.
 func (r *Reader) await(ctx context.Context, c *claims, list []page) error {
+	defer r.endWaits(r.startWaits(ctx, c), c.waits)
 	for i, w := range c.waits {
 		select {
 		case <-w.done:
@@ -313,6 +319,7 @@ func (r *Reader) publish(f *flight, from, n int) bool {
 	for _, w := range f.waiters {
 		if w.want < n {
 			w.pages = f.pages
+			w.at = time.Now()
 			close(w.done)
 			continue
 		}
@@ -351,6 +358,7 @@ func (r *Reader) endLocked(f *flight, err error) {
 	}
 	for _, w := range f.waiters {
 		w.err = err
+		w.at = time.Now()
 		close(w.done)
 	}
 	f.waiters = nil

@@ -5,6 +5,8 @@ import (
 	"context"
 	"slices"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"larder/internal/bytecache"
 )
 
@@ -54,6 +56,12 @@ func (r *Reader) searchRemote(
 	q := search{asked: make([]asked, 0, misses)}
 	if err := r.ask(ctx, obj, list, &q); err != nil {
 		return search{}, err
+	}
+	if len(q.lookups) > 0 {
+		if _, span, ok := r.startSpan(ctx, "cache_getmulti", obj.Name, list[0].no<<r.shift,
+			int64(len(q.asked))<<r.shift, trace.SpanKindInternal); ok {
+			defer span.End()
+		}
 	}
 	for _, l := range q.lookups {
 		select {

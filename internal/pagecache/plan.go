@@ -1,13 +1,6 @@
 package pagecache
 
-import (
-	"context"
-
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/trace"
-
-	"larder/internal/bucket/cost"
-)
+import "larder/internal/bucket/cost"
 
 // read is a planned read of the pages [first, last].
 type read struct {
@@ -56,26 +49,4 @@ func stretches(g geometry, need []int64) []cost.Extent {
 		out = append(out, cost.Extent{Off: off, End: end})
 	}
 	return out
-}
-
-// traced adds the plan of a Fetch to the span of its request, with the cost of reading no gaps.
-func (r *Reader) traced(ctx context.Context, c *claims) {
-	span := trace.SpanFromContext(ctx)
-	if len(c.own) == 0 || !span.IsRecording() {
-		return
-	}
-	m, apart := r.opts.Costs.Model(), stretches(r.geometry(c.obj), c.need)
-	var bytes int64
-	reads := make([]cost.Extent, len(c.own))
-	for i, f := range c.own {
-		reads[i] = cost.Extent{Off: f.off, End: f.end}
-		bytes += f.end - f.off
-	}
-	span.AddEvent("bucket_reads_planned", trace.WithAttributes(
-		attribute.String("object", c.obj.Name),
-		attribute.Int("requests", len(reads)), attribute.Int64("bytes", bytes),
-		attribute.Int64("cost_us", m.Cost(reads).Microseconds()),
-		attribute.Int("stretches", len(apart)),
-		attribute.Int64("stretches_cost_us", m.Cost(apart).Microseconds()),
-	))
 }

@@ -6,8 +6,6 @@ import (
 	"io"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
 
 	"larder/internal/extent"
@@ -24,47 +22,64 @@ const maxRereads = 3
 // deafGrace is how long after its deadline a read that ignores its context is abandoned.
 const deafGrace = time.Second
 
-// fly runs a flight to its end.
+// fly runs a flight to its end. Its span, if it is traced, ends when the body has been read.
 func (r *Reader) fly(f *flight) {
+	ctx, span := r.startRead(f)
+	var err error
 	defer func() {
 		if v := recover(); v != nil {
-			r.end(f, f.wrap(r.panics.Caught(v, "object", f.obj.Name, "offset", f.off)))
+			err = f.wrap(r.panics.Caught(v, "object", f.obj.Name, "offset", f.off))
+			r.end(f, err)
+		}
+		if span != nil {
+			endSpan(span, err)
 		}
 	}()
-	if f.ctx.Err() != nil {
-		return // over before it began
+	err = r.acquireAndRead(ctx, f)
+}
+
+// acquireAndRead waits for bytes and a slot, and reads the range of a flight. The waiters of the
+// flight have its error already.
+func (r *Reader) acquireAndRead(ctx context.Context, f *flight) error {
+	if ctx.Err() != nil {
+		return nil // over before it began
 	}
 	// Bytes come before the slot, so that every slot in use belongs to a running read.
-	n, err := r.inFlight.AcquireFor(f.ctx, f.queue, f.end-f.off)
+	n, err := r.inFlight.AcquireFor(ctx, f.queue, f.end-f.off)
 	if err != nil {
-		return
+		return err
 	}
 	defer r.inFlight.Release(n)
-	if err := r.opts.Limiter.AcquireFor(f.ctx, f.queue); err != nil {
-		r.end(f, f.wrap(err)) // does nothing if the flight is over
-		return
+	if err := r.opts.Limiter.AcquireFor(ctx, f.queue); err != nil {
+		err = f.wrap(err)
+		r.end(f, err) // does nothing if the flight is over
+		return err
 	}
 	defer r.opts.Limiter.Release()
+	if f.span.IsValid() {
+		trace.SpanFromContext(ctx).AddEvent("slot_acquired")
+	}
 
-	err = r.read(f)
+	err = r.read(ctx, f)
 	for err != nil && r.rereads(f, err) {
-		err = r.read(f)
+		err = r.read(ctx, f)
 	}
 	if err != nil {
 		r.end(f, err)
 	}
+	return err
 }
 
 // read reads the range of a flight once.
-func (r *Reader) read(f *flight) error {
-	ctx, cancel := context.WithTimeout(f.ctx, r.opts.FlightTimeout)
+func (r *Reader) read(ctx context.Context, f *flight) error {
+	ctx, cancel := context.WithTimeout(ctx, r.opts.FlightTimeout)
 	defer cancel()
 	// A read that ignores its context must not hold up the waiters. One that heeds it has returned
 	// by then.
 	late := f.wrap(ErrTimeout)
 	deadline := time.AfterFunc(r.opts.FlightTimeout+deafGrace, func() { r.end(f, late) })
 	defer deadline.Stop()
-	err := r.readTraced(ctx, f)
+	err := r.readPages(ctx, f)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return late
 	}
@@ -96,29 +111,6 @@ func (f *flight) wrap(err error) error {
 	return &ReadError{
 		Object: f.obj.Name, Off: f.off, Len: f.end - f.off, Reads: 1 + f.rereads, Err: err,
 	}
-}
-
-// readTraced calls readPages in a span that ends when the body has been read.
-func (r *Reader) readTraced(ctx context.Context, f *flight) error {
-	parent := trace.SpanFromContext(ctx)
-	if !parent.IsRecording() {
-		return r.readPages(ctx, f)
-	}
-	ctx, span := parent.TracerProvider().
-		Tracer("larder/internal/pagecache").
-		Start(ctx, "bucket_getrange",
-			trace.WithSpanKind(trace.SpanKindClient),
-			trace.WithAttributes(
-				attribute.String("object", f.obj.Name), attribute.Int64("offset", f.off),
-				attribute.Int64("length", f.end-f.off), attribute.String("kind", r.opts.Kind),
-			))
-	defer span.End()
-	err := r.readPages(ctx, f)
-	if err != nil {
-		span.RecordError(err)
-		span.SetStatus(codes.Error, "")
-	}
-	return err
 }
 
 // readPages reads the bytes of the flight's pages and publishes the pages as they arrive.

@@ -1,0 +1,120 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"larder/internal/telemetry"
+)
+
+// spansPerRequest bounds the spans of one request besides its own: those of stages, slow blocks,
+// reads and look-ups.
+const spansPerRequest = 512
+
+// slowSend is the time from which a frame that is sent has a span.
+const slowSend = time.Millisecond
+
+// slowBlocks is how many blocks of a stage have a span of their own: the slowest ones.
+const slowBlocks = 10
+
+// startSpan starts a span of a stage, below that of ctx. The end function ends it, and adds its
+// duration to the stage.
+func (r *request) startSpan(
+	ctx context.Context, id stageID, name string,
+) (stageCtx context.Context, end func()) {
+	start := time.Now()
+	ctx, span := r.span(ctx, id, name)
+	return ctx, func() {
+		span.End()
+		r.addStage(id, time.Since(start))
+	}
+}
+
+// span starts a span that belongs to a stage. If the request is not traced, or has no spans left,
+// the span does nothing.
+func (r *request) span(
+	ctx context.Context, id stageID, name string, opts ...trace.SpanStartOption,
+) (context.Context, trace.Span) {
+	if !trace.SpanFromContext(ctx).IsRecording() || !telemetry.SpendSpan(ctx) {
+		return ctx, trace.SpanFromContext(context.Background())
+	}
+	return r.server.tracer.Start(ctx, name, append(opts,
+		trace.WithAttributes(attribute.String("larder.stage", stageNames[id])))...)
+}
+
+// blockTimes has when the blocks of a stage were worked on. Spans are made of it when the stage
+// ends, because only then the slowest blocks are known. nil records nothing.
+type blockTimes struct {
+	request *request
+	stage   stageID
+	name    string // of the spans
+
+	mu    sync.Mutex // guards times
+	times []blockTime
+}
+
+type blockTime struct {
+	block      ulid.ULID
+	start, end time.Time
+}
+
+func (t *blockTime) duration() time.Duration { return t.end.Sub(t.start) }
+
+// blockTimes returns a record of the blocks of a stage, nil if the span of ctx does not record.
+func (r *request) blockTimes(ctx context.Context, id stageID, name string) *blockTimes {
+	if !trace.SpanFromContext(ctx).IsRecording() {
+		return nil
+	}
+	return &blockTimes{request: r, stage: id, name: name}
+}
+
+// timed calls f and records how long it took for a block.
+func (b *blockTimes) timed(id ulid.ULID, f func() error) error {
+	if b == nil {
+		return f()
+	}
+	t := blockTime{block: id, start: time.Now()}
+	err := f()
+	t.end = time.Now()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.times = append(b.times, t)
+	return err
+}
+
+// end makes spans of the slowest blocks, below the span of ctx. That span gets the number of the
+// other blocks and their time, added up. The caller calls it once, after all calls of timed.
+func (b *blockTimes) end(ctx context.Context) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	times := b.times
+	b.mu.Unlock()
+	slices.SortFunc(times, func(x, y blockTime) int {
+		return cmp.Compare(y.duration(), x.duration())
+	})
+	var others time.Duration
+	for i, t := range times {
+		if i >= slowBlocks {
+			others += t.duration()
+			continue
+		}
+		_, span := b.request.span(ctx, b.stage, b.name, trace.WithTimestamp(t.start),
+			trace.WithAttributes(attribute.String("block", t.block.String())))
+		span.End(trace.WithTimestamp(t.end))
+	}
+	span := trace.SpanFromContext(ctx)
+	span.SetAttributes(attribute.Int("larder.blocks", len(times)))
+	if n := len(times) - slowBlocks; n > 0 {
+		span.SetAttributes(attribute.Int("larder.blocks.other", n),
+			attribute.Float64("larder.blocks.other_seconds", others.Seconds()))
+	}
+}

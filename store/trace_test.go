@@ -1,0 +1,224 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/thanos-io/objstore"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"google.golang.org/grpc"
+
+	"larder/benchmarks/dataset"
+	"larder/store"
+)
+
+// farBucket sends the first byte of a read after 20 ms.
+type farBucket struct{ objstore.Bucket }
+
+func (b farBucket) GetRange(
+	ctx context.Context, name string, off, length int64,
+) (io.ReadCloser, error) {
+	time.Sleep(20 * time.Millisecond) // of the synctest clock
+	return b.Bucket.GetRange(ctx, name, off, length)
+}
+
+// tracedGateway returns a gateway that records the spans of all requests in rec.
+func tracedGateway(
+	t *testing.T, dir string, spans int,
+) (g *gateway, rec *tracetest.SpanRecorder) {
+	t.Helper()
+	rec = tracetest.NewSpanRecorder()
+	tp := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(rec))
+	return startGateway(t, dir, gatewayOptions{
+		chunkBytes: 64 << 20, indexBytes: 64 << 20,
+		wrap: func(b objstore.Bucket) objstore.Bucket { return farBucket{b} },
+		server: func(o *store.Options) {
+			o.Tracer, o.SpansPerRequest = tp.Tracer("test"), spans
+		},
+		grpc: []grpc.ServerOption{
+			grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(tp))),
+		},
+	}), rec
+}
+
+// requestTrace has the spans of one request.
+type requestTrace struct {
+	root     sdktrace.ReadOnlySpan
+	children map[string][]sdktrace.ReadOnlySpan // by the id of the parent
+	named    map[string][]sdktrace.ReadOnlySpan
+}
+
+// lastTrace returns the trace of the last Series request.
+func lastTrace(t *testing.T, rec *tracetest.SpanRecorder) *requestTrace {
+	t.Helper()
+	tr := &requestTrace{
+		children: map[string][]sdktrace.ReadOnlySpan{},
+		named:    map[string][]sdktrace.ReadOnlySpan{},
+	}
+	ended := rec.Ended()
+	for _, s := range ended {
+		if s.Name() == "thanos.Store/Series" {
+			tr.root = s
+		}
+	}
+	if tr.root == nil {
+		t.Fatal("no span of a Series request")
+	}
+	for _, s := range ended {
+		if s.SpanContext().TraceID() == tr.root.SpanContext().TraceID() {
+			parent := s.Parent().SpanID().String()
+			tr.children[parent] = append(tr.children[parent], s)
+			tr.named[s.Name()] = append(tr.named[s.Name()], s)
+		}
+	}
+	return tr
+}
+
+func attr(s sdktrace.ReadOnlySpan, key string) string {
+	for _, kv := range s.Attributes() {
+		if string(kv.Key) == key {
+			return kv.Value.String()
+		}
+	}
+	return ""
+}
+
+// union returns the length of the union of the intervals of spans.
+func union(spans []sdktrace.ReadOnlySpan) (total time.Duration) {
+	slices.SortFunc(spans, func(a, b sdktrace.ReadOnlySpan) int {
+		return a.StartTime().Compare(b.StartTime())
+	})
+	var until time.Time
+	for _, s := range spans {
+		from := s.StartTime()
+		if from.Before(until) {
+			from = until
+		}
+		if s.EndTime().After(from) {
+			total += s.EndTime().Sub(from)
+			until = s.EndTime()
+		}
+	}
+	return total
+}
+
+// TestTraceShowsWhereTheTimeWent makes a cold and a warm request in virtual time. Spans of the
+// stages cover the time that the stages took. Every read of the bucket has a span below the span of
+// its stage.
+func TestTraceShowsWhereTheTimeWent(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 3 {
+		spec := dataset.WholeMetric(fmt.Sprintf("traced%d", i), 1, 4000, 30_000)
+		if _, err := spec.Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) { traceShowsWhereTheTimeWent(t, dir) })
+}
+
+func traceShowsWhereTheTimeWent(t *testing.T, dir string) {
+	g, rec := tracedGateway(t, dir, -1)
+	for _, name := range []string{"cold", "warm"} {
+		g.bucket.take()
+		if _, err := g.query(context.Background(), wholeMetric(64)); err != nil {
+			t.Fatal(err)
+		}
+		counts, _ := g.bucket.take()
+		tr := lastTrace(t, rec)
+
+		covered := map[string][]sdktrace.ReadOnlySpan{}
+		for _, spans := range tr.named {
+			for _, s := range spans {
+				if stage := attr(s, "larder.stage"); stage != "" &&
+					s.Name() != "bucket_store_series" {
+					covered[stage] = append(covered[stage], s)
+				}
+			}
+		}
+		for _, stage := range []string{"gate", "postings", "series", "chunks"} {
+			var seconds float64
+			if _, err := fmt.Sscan(
+				attr(tr.root, "larder.stage_"+stage+"_seconds"), &seconds); err != nil {
+				t.Fatalf("%s: no time of stage %s: %v", name, stage, tr.root.Attributes())
+			}
+			got := union(covered[stage]).Seconds()
+			t.Logf("%s: stage %s took %.4f s, %d spans cover %.4f s",
+				name, stage, seconds, len(covered[stage]), got)
+			if name == "cold" && stage != "gate" && seconds < 0.02 {
+				t.Errorf("stage %s took %.4f s, less than one read", stage, seconds)
+			}
+			if seconds >= 0.001 && got < 0.95*seconds {
+				t.Errorf("%s: spans of stage %s cover %.4f of %.4f s", name, stage, got, seconds)
+			}
+		}
+		// Within a stage, the spans of blocks cover that of the stage.
+		for _, stage := range []string{
+			"bucket_store_preload_all", "bucket_store_first_series", "bucket_store_fetch_window",
+		} {
+			for _, s := range tr.named[stage] {
+				d := s.EndTime().Sub(s.StartTime())
+				below := union(tr.children[s.SpanContext().SpanID().String()])
+				if d >= time.Millisecond && below < d*95/100 {
+					t.Errorf("%s: children of %s cover %v of %v", name, stage, below, d)
+				}
+			}
+		}
+
+		reads := tr.named["bucket_getrange"]
+		if want := counts["index"] + counts["chunks"]; name == "cold" && want == 0 ||
+			len(reads) > want {
+			t.Errorf("%s: %d spans of reads, %d reads", name, len(reads), want)
+		}
+		stages := map[string]bool{}
+		for _, s := range rec.Ended() {
+			if attr(s, "larder.stage") != "" {
+				stages[s.SpanContext().SpanID().String()] = true
+			}
+		}
+		for _, s := range reads {
+			if !stages[s.Parent().SpanID().String()] {
+				t.Errorf("%s: a read is not below a stage: %v", name, s.Attributes())
+			}
+		}
+		for key, want := range map[string]string{
+			"larder.matchers": `{__name__="http_requests_total"}`, "larder.series_sent": "4000",
+		} {
+			if got := attr(tr.root, key); got != want {
+				t.Errorf("%s: %s: got %s, want %s", name, key, got, want)
+			}
+		}
+	}
+}
+
+// TestSpansAreBounded checks that a request has no more spans than it may, and counts the others.
+func TestSpansAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	spec := dataset.WholeMetric("bounded", 1, 2000, 30_000)
+	if _, err := spec.Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	g, rec := tracedGateway(t, dir, 3)
+	if _, err := g.query(context.Background(), wholeMetric(64)); err != nil {
+		t.Fatal(err)
+	}
+	tr := lastTrace(t, rec)
+	n := -1 // the request's own
+	for _, spans := range tr.named {
+		n += len(spans)
+	}
+	// Building the header is not bounded: it happens once, for all requests.
+	n -= len(tr.named["open index header"]) + len(tr.named["build index header"])
+	if n != 3 {
+		t.Errorf("got %d spans, want 3: %v", n, tr.named)
+	}
+	if attr(tr.root, "larder.spans.dropped") == "" {
+		t.Errorf("dropped spans are not counted: %v", tr.root.Attributes())
+	}
+}
