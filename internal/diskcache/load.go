@@ -105,7 +105,7 @@ func (c *Cache) recover(s *segment) ([]entry, error) {
 	}
 	w, err := c.dir.OpenOrCreate(s.name)
 	if err != nil {
-		return entries, nil // as above
+		return entries, nil //nolint:nilerr // as above
 	}
 	b := appendFooter(nil, entries, end)
 	if err = w.Truncate(end); err == nil {

@@ -406,7 +406,7 @@ func (w *writer) move(s *segment, limit int64) (moved int64, err error) {
 	c := w.c
 	entries, err := readFooter(s.file, s.size)
 	if err != nil {
-		return 0, nil // it is removed all the same
+		return 0, nil //nolint:nilerr // the segment is removed all the same
 	}
 	slices.SortFunc(entries, func(a, b entry) int { return int(a.off) - int(b.off) })
 	record := make([]byte, recordBytes(c.o.PageBytes))
@@ -421,7 +421,7 @@ func (w *writer) move(s *segment, limit int64) (moved int64, err error) {
 			continue
 		}
 		if err := readFull(s.file, record[:n], int64(e.off)); err != nil {
-			return moved, nil // as above
+			return moved, nil //nolint:nilerr // as above
 		}
 		id, value, err := parseRecord(record[:n])
 		if err != nil || *id != e.id || !w.fits(n) {
