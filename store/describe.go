@@ -71,7 +71,7 @@ func (r *request) work() []fact {
 	for i, name := range stageNames {
 		facts = append(facts, fact{"stage_" + name, time.Duration(r.stages[i].Load())})
 	}
-	var memory, memcached, coalesced, fetched, requests int64
+	var memory, disk, memcached, coalesced, fetched, requests int64
 	for _, k := range r.kinds() {
 		facts = append(facts,
 			fact{k.name + "_bytes_touched", k.acct.TouchedBytes.Load()},
@@ -79,13 +79,15 @@ func (r *request) work() []fact {
 			fact{k.name + "_bucket_requests", k.acct.Requests.Load()},
 			fact{k.name + "_page_wait", time.Duration(k.acct.Waited.Load())})
 		memory += k.acct.Hits.Load()
-		memcached += k.acct.RemoteHits.Load()
+		disk += k.acct.DiskHits.Load()
+		memcached += k.acct.RemoteHits.Load() - k.acct.DiskHits.Load()
 		coalesced += k.acct.Coalesced.Load()
 		fetched += k.acct.Fetched.Load()
 		requests += k.acct.Requests.Load()
 	}
 	return append(facts,
 		fact{"pages_memory", memory},
+		fact{"pages_disk", disk},
 		fact{"pages_memcached", memcached},
 		fact{"pages_coalesced", coalesced},
 		fact{"pages_bucket", fetched},

@@ -27,6 +27,8 @@ type Account struct {
 	// RemoteHits and RemoteHitBytes are the pages that the tiers below memory were asked for by
 	// this request and had, and their bytes.
 	RemoteHits, RemoteHitBytes atomic.Int64
+	// DiskHits is the number of RemoteHits that the disk had.
+	DiskHits atomic.Int64
 	// Coalesced is the number of pages from another request's read of the bucket or look-up in the
 	// remote tier.
 	Coalesced atomic.Int64
@@ -51,10 +53,10 @@ func (a *Account) MoveTo(b *Account) {
 	}
 }
 
-func (a *Account) counts() [11]*atomic.Int64 {
+func (a *Account) counts() [12]*atomic.Int64 {
 	return [...]*atomic.Int64{
 		&a.Touched, &a.TouchedBytes, &a.Fetched, &a.FetchedBytes, &a.Hits, &a.HitBytes,
-		&a.RemoteHits, &a.RemoteHitBytes, &a.Coalesced, &a.Requests, &a.Waited,
+		&a.RemoteHits, &a.RemoteHitBytes, &a.DiskHits, &a.Coalesced, &a.Requests, &a.Waited,
 	}
 }
 
@@ -95,6 +97,7 @@ func (r *Reader) record(t *tally, acct *Account) {
 		if t.remoteHits > 0 {
 			acct.RemoteHits.Add(t.remoteHits)
 			acct.RemoteHitBytes.Add(t.remoteBytes)
+			acct.DiskHits.Add(t.diskHits)
 		}
 		if t.coalesced > 0 {
 			acct.Coalesced.Add(t.coalesced)
