@@ -7,8 +7,26 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// advance takes the steps that are allowed now. Each waits until the one before it is on disk.
+// advance takes the steps that are allowed now, and notes since when the member is ready.
 func (m *Member) advance() {
+	m.step()
+	ready, _ := m.Ready()
+	if ready && !m.ready {
+		m.readyAt = m.now
+	}
+	m.ready = ready
+}
+
+// readyFor returns for how long the member has been ready.
+func (m *Member) readyFor() time.Duration {
+	if !m.ready {
+		return 0
+	}
+	return m.now - m.readyAt
+}
+
+// step takes the steps that are allowed now. Each waits until the one before it is on disk.
+func (m *Member) step() {
 	m.accept()
 	if m.want.equal(m.state) && !m.want.Committed && m.agreed() {
 		m.commit()
@@ -163,6 +181,7 @@ func (m *Member) reached(since time.Duration) bool {
 		return false
 	}
 	var queriers []string
+	open := m.readyFor() >= m.wait() || len(m.want.Forced) > 0
 	for _, a := range m.asks {
 		queriers = append(queriers, a.address)
 	}
@@ -171,9 +190,13 @@ func (m *Member) reached(since time.Duration) bool {
 		if !m.fresh(p, since) || p.watched < m.wait() {
 			return false
 		}
+		open = open || p.open
 		for _, a := range p.asks {
 			queriers = append(queriers, a.Address)
 		}
+	}
+	if !open {
+		return false // no Querier could ask the group all the time
 	}
 	for _, ordinal := range m.targets() {
 		if ordinal == m.id.Ordinal {

@@ -428,6 +428,19 @@ func TestGaps(t *testing.T) {
 		c.run(1)
 		c.complete("after the restart")
 	})
+	t.Run("a lost disk and no peer", func(t *testing.T) {
+		c := newCluster(t, 3, "a", "b")
+		id, next := ID{"a", 0}, config(2, 5, "a", "b")
+		c.publish(next)
+		c.stop(id)
+		delete(c.records, id)
+		c.cut[id] = true
+		m := c.start(id, next)
+		c.run(2)
+		if law, _ := c.serving(); law == len(c.blocks) || !m.alone {
+			t.Errorf("no gap, or it was silent: alone %v", m.alone)
+		}
+	})
 	t.Run("replicas are reduced before the count", func(t *testing.T) {
 		c := newCluster(t, 3, "a", "b")
 		c.groups = 5

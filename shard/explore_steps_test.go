@@ -100,6 +100,11 @@ func (x *model) operator(w world, yield func(string, world)) {
 		n.endpoints = 5
 		yield("publish 5 endpoint groups", n)
 	}
+	if w.cut > 0 {
+		n := w
+		n.cut = 0
+		yield("the network heals", n)
+	}
 	if w.views == 1 && x.listed(&w) {
 		n := w
 		n.views = 2
@@ -167,8 +172,9 @@ func (x *model) member(w world, slot int, yield func(string, world)) {
 		to := w
 		x.run(&to, slot, stepStart, uint32(w.views))
 		yield(x.say("%s starts", name), to)
-		if n.m == nil && name.Ordinal == 3 {
-			// A block that is younger than the list that a new pod reads. Later lists have it.
+		if n.m == nil && name.Ordinal == 3 && slot != twin {
+			// A block that is younger than the list that a new pod reads. Later lists have it, of
+			// a later process too.
 			to := w
 			x.run(&to, slot, stepStart, 3)
 			yield(x.say("%s starts with an old list", name), to)

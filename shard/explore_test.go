@@ -121,6 +121,7 @@ type model struct {
 	telling              bool
 	completed            bool
 	broken               string // the first violation, with its history
+	gaps                 int    // states in which a member that started alone loses a block
 	down                 int    // states in which a group had no ready member
 	key                  []byte
 }
@@ -199,7 +200,7 @@ func appendState(b []byte, s State) []byte {
 // appendMember encodes all that a member's decisions depend on. Times are ages, up to the one from
 // which decisions are the same.
 func appendMember(b []byte, m *Member) []byte {
-	b = append(b, byte(m.instance), 0)
+	b = append(b, m.id.Zone[0], byte(m.id.Ordinal), byte(m.instance), 0)
 	if m.want.Current.Has(m.id) || m.want.isZero() || !m.heard {
 		b[len(b)-1] = age(m, m.started, 1)
 	}
@@ -213,8 +214,11 @@ func appendMember(b []byte, m *Member) []byte {
 		b = append(b, byte(m.pending))
 	}
 	busy := m.want.Committed && m.want.Current.Has(m.id)
-	b = appendBool(b, m.dead, m.heard, m.twin, m.loaded, m.frozen, busy)
+	b = appendBool(b, m.dead, m.heard, m.twin, m.loaded, m.frozen, busy, m.alone)
 	b = append(b, byte(len(m.blocks)))
+	if m.want.Current.Has(m.id) {
+		b = appendBool(b, m.ready, m.readyFor() >= tick)
+	}
 	if busy {
 		b = append(b, age(m, m.committedAt, 1))
 	}
@@ -234,7 +238,7 @@ func appendMember(b []byte, m *Member) []byte {
 		next := !m.want.Next.IsZero() && m.want.Current.Has(m.id) &&
 			slices.Contains(m.targets(), p.id.Ordinal)
 		b = appendBool(b, p.twin, p.blank && !m.heard, p.acked && !m.want.Committed,
-			p.confirming && next, p.watched >= tick && busy)
+			p.confirming && next, p.watched >= tick && busy, p.open && busy)
 		if p.confirming && next {
 			b = append(b, age(m, p.confirmed, 1))
 		}
@@ -386,7 +390,7 @@ func (x *model) crowdReports(m *Member, arg uint32) {
 		if id.Ordinal%3 == 0 || at == crowdRests && id.Ordinal > 2 || !second.Has(id) {
 			continue
 		}
-		r := Report{ID: id, Instance: 100, Watching: time.Hour}
+		r := Report{ID: id, Instance: 100, Watching: time.Hour, ReadyFor: time.Hour}
 		r.State = [...]State{
 			crowdRests:   {Current: c[1]},
 			crowdHas2:    {Current: c[1], Next: second},
@@ -486,15 +490,21 @@ func (x *model) check(w *world) string {
 		return true, live
 	}
 	stays, live := holds(0, info0Stays, func(n *node) bool { return n.stays })
-	if !stays {
-		return "the block that stays is lost"
-	}
 	moves := false
 	for i, bit := range []uint8{info0Moves, info3Moves} {
 		law, alive := holds(i*3, bit, func(n *node) bool { return n.moves })
 		if moves = moves || law; law {
 			live = live || alive
 		}
+	}
+	for slot := range slots {
+		if n := &x.nodes[w.nodes[slot]]; n.up && n.m.alone && !(stays && moves) {
+			x.gaps++ // it started without a record and without a peer, and said so
+			return ""
+		}
+	}
+	if !stays {
+		return "the block that stays is lost"
 	}
 	if !moves {
 		return "the block that moves is lost"

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"math/rand/v2"
 	"os"
 	"testing"
 )
@@ -91,5 +92,54 @@ func TestExplorationFindsBrokenRules(t *testing.T) {
 			}
 			t.Logf("found after %d states: %s", len(x.worlds), x.broken)
 		})
+	}
+}
+
+// TestTheLawHoldsInLongHistories follows random histories from the start to the end of 3 to 5 to 3,
+// with two faults of any kind. With LARDER_LONG=1 they are twenty times as many.
+func TestTheLawHoldsInLongHistories(t *testing.T) {
+	walks := 2000
+	if testing.Short() {
+		walks = 200
+	}
+	if os.Getenv("LARDER_LONG") != "" {
+		walks *= 20
+	}
+	x := newModel(rules{}, faultSet{
+		budget: 2, crash: true, lose: true, cut: true, compact: true, duplicate: true,
+	})
+	rng := rand.New(rand.NewPCG(8, 9))
+	seen, done := map[world]bool{}, 0
+	for walk := range walks {
+		w := x.start()
+		x.rest(&w)
+		x.from, x.worlds = []int32{-1}, []world{w}
+		for range 150 {
+			var after []world
+			x.next(w, func(_ string, to world) {
+				if x.rest(&to); to != w && (to.faults == w.faults || rng.IntN(60) == 0) {
+					after = append(after, to)
+				}
+			})
+			if len(after) == 0 {
+				break // all waits for a fault
+			}
+			w = after[rng.IntN(len(after))]
+			seen[w] = true
+			x.from, x.worlds = append(x.from, int32(len(x.worlds)-1)), append(x.worlds, w)
+			if wrong := x.check(&w); wrong != "" {
+				t.Fatalf("walk %d: %s:\n%s%s", walk, wrong, x.history(int32(len(x.worlds)-1)),
+					x.describe(&w))
+			}
+			if w.groups == 3 && x.done(&w, 3) {
+				done++
+				break
+			}
+		}
+	}
+	t.Logf("%d states in %d histories, of which %d came to the end; in %d states a member that "+
+		"started alone loses a block", len(seen), walks, done, x.gaps)
+	if done == 0 {
+		t.Error("no history came to the end")
 	}
 }

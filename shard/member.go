@@ -71,6 +71,9 @@ type Member struct {
 	blocks []Block
 	loaded bool
 	asks   []ask // sorted by address
+	ready  bool  // since readyAt
+
+	readyAt time.Duration
 
 	committedAt time.Duration // when this process learnt that want.Next is committed
 	frozen      bool          // no more blocks of want.Current alone are taken on
@@ -100,7 +103,7 @@ func (m *Member) pass(now time.Duration) {
 			p.twin = false
 		}
 		if now-p.at >= m.opts.querierWait() {
-			p.asks, p.watched = nil, 0
+			p.asks, p.watched, p.open = nil, 0, false
 		}
 	}
 	m.asks = slices.DeleteFunc(m.asks, func(a ask) bool { return now-a.at > m.opts.askWindow() })

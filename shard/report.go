@@ -21,6 +21,8 @@ type Report struct {
 	Asks []Ask `json:"asks,omitempty"`
 	// Watching is the time for which the process has recorded Asks.
 	Watching time.Duration `json:"watching"`
+	// ReadyFor is the time for which the process has been ready, so that each Querier could ask it.
+	ReadyFor time.Duration `json:"ready_for"`
 }
 
 // Ask is a client that asked for Info.
@@ -35,6 +37,7 @@ type Ask struct {
 func (m *Member) Report(question []ulid.ULID) Report {
 	r := Report{
 		ID: m.id, Instance: m.instance, State: m.state, Watching: m.now - m.started,
+		ReadyFor: m.readyFor(),
 	}
 	for _, block := range question {
 		if m.confirms(block) {
@@ -91,6 +94,7 @@ type peer struct {
 	// one hands over.
 	asks    []Ask
 	watched time.Duration
+	open    bool // it has been ready for the Querier wait
 }
 
 // ask is the last call of Info by an address.
@@ -142,10 +146,10 @@ func (m *Member) HandleReport(now, sent time.Duration, question []ulid.ULID, r R
 	m.learn(r)
 	p.acked = p.acked || r.State.has(m.want.Next)
 	m.heed(p, question, r)
-	p.asks, p.watched = nil, 0
+	p.asks, p.watched, p.open = nil, 0, false
 	if m.want.Committed && m.want.Current.Has(m.id) &&
 		(r.ID.Ordinal == m.id.Ordinal || slices.Contains(m.targets(), r.ID.Ordinal)) {
-		p.watched = r.Watching
+		p.watched, p.open = r.Watching, r.ReadyFor >= m.opts.querierWait()
 		p.asks = r.Asks
 	}
 	m.advance()
