@@ -23,7 +23,9 @@ const (
 
 	// Strings lie in pieces of an arena. Each piece is twice as large as the one before, up to a
 	// maximum, so that a small set is small and a large set is never copied.
-	minSetPiece, maxSetPiece = 4 << 10, 256 << 10
+	minSetPiece, maxSetPiece = 256, 256 << 10
+	// minSetTable is how many places the table has at first.
+	minSetTable = 16
 	// A place is the number of a piece, shifted by setPieceShift, and an offset in the piece.
 	setPieceShift = 18
 	maxSetPieces  = 1 << (32 - setPieceShift)
@@ -65,7 +67,7 @@ func (s *stringSet) add(b []byte) error {
 		case c == 0:
 			return nil
 		}
-		s.rehash(1024)
+		s.rehash(minSetTable)
 	}
 	at := s.find(b)
 	if s.table[at] != 0 {
