@@ -41,8 +41,9 @@ const (
 	// group is the width of the bars of one label, gap the space beside them.
 	group = 36
 	gap   = 12
-	// chart is the width of a plot of curves, without margins.
-	chart = 560
+	// chart is the width of a plot of curves, without margins, and narrowest the least of a plot of
+	// bars.
+	chart, narrowest = 560, 560
 )
 
 // colour returns one of four colours that people with colour blindness can tell apart.
@@ -86,7 +87,9 @@ func (a axis) ticks() []float64 {
 
 // Write draws the bars.
 func (b Bars) Write(w io.Writer) error {
-	width := left + right + len(b.Labels)*(group+gap)
+	// Few groups stand further apart, so that the title and the legend fit.
+	slot := float64(max(group+gap, narrowest/max(len(b.Labels), 1)))
+	width := left + right + int(slot)*len(b.Labels)
 	d := &drawing{w: w}
 	d.begin(width, b.Title)
 	values := []float64{1}
@@ -97,7 +100,7 @@ func (b Bars) Write(w io.Writer) error {
 	d.yAxis(y, width, b.YLabel)
 	bar := float64(group) / float64(max(len(b.Series), 1))
 	for i, label := range b.Labels {
-		x := float64(left + gap/2 + i*(group+gap))
+		x := left + float64(i)*slot + (slot-group)/2
 		for j, s := range b.Series {
 			if i >= len(s.Y) || s.Y[i] <= 0 {
 				continue

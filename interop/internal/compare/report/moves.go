@@ -13,12 +13,12 @@ import (
 // Moves writes how the quotients of larder and Thanos differ between two runs: what can be read
 // into a difference, and what cannot.
 func Moves(w io.Writer, first, second *run.Results) {
-	fmt.Fprintf(
-		w,
-		"The same command twice: %s (larder %s) and %s (larder %s).\n\n",
+	fmt.Fprintln(w, wrap(fmt.Sprintf(
+		"The same command twice: %s (larder %s) and %s (larder %s).",
 		first.Started.Format("2006-01-02 15:04"), first.Larder,
 		second.Started.Format("2006-01-02 15:04"), second.Larder,
-	)
+	)))
+	fmt.Fprintln(w)
 	header(w, []string{
 		"query", "mode", "clients", "CPU : Thanos", "again", "p50 : Thanos", "again", "requests",
 		"again",

@@ -80,7 +80,8 @@ func add(series []plot.Series, i int, larder, thanos float64) {
 // startQuotients compares what starts took.
 func startQuotients(res *run.Results) plot.Bars {
 	b := plot.Bars{
-		Title: "larder : Thanos, start with 500 and 10,000 blocks; below 1 larder takes less", YLabel: "larder : Thanos",
+		Title:  "larder : Thanos, starts by number of blocks; below 1 larder takes less",
+		YLabel: "larder : Thanos",
 		Series: []plot.Series{
 			{Name: "until ready"}, {Name: "CPU"}, {Name: "requests"}, {Name: "RSS at rest"},
 		},

@@ -72,13 +72,21 @@ func (c cpuTime) others(before cpuTime) float64 {
 	return max(float64(used)/float64(all), 0)
 }
 
-// commit describes the commit that larder is built from; empty outside a git repository.
+// commit describes the commit that larder is built from; empty outside a git repository. Changed
+// pages, such as the one that an earlier run has written, do not count.
 func commit(ctx context.Context, root string) string {
-	cmd := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty")
-	cmd.Dir = root
-	out, err := cmd.Output()
+	git := func(args ...string) ([]byte, error) {
+		cmd := exec.CommandContext(ctx, "git", args...)
+		cmd.Dir = root
+		return cmd.Output()
+	}
+	out, err := git("describe", "--always")
 	if err != nil {
 		return ""
 	}
-	return strings.TrimSpace(string(out))
+	name := strings.TrimSpace(string(out))
+	if _, err := git("diff", "--quiet", "HEAD", "--", ".", ":(exclude)docs"); err != nil {
+		name += "-dirty"
+	}
+	return name
 }

@@ -30,9 +30,8 @@ func (p *plan) limit(expected, remains, usual time.Duration) time.Duration {
 
 // Seconds that steps take besides their calls.
 const (
-	// roundTime is a round of a row, restartTime what the restarts of a cold one add.
-	roundTime   = 1.0
-	restartTime = 0.7
+	// systemTime is a turn of one system, restartTime what its restart adds to a cold one.
+	systemTime, restartTime = 0.35, 0.2
 )
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
@@ -65,12 +64,18 @@ func (r *runner) cellTime(c cell) time.Duration {
 	if c.query.Slow {
 		least = 1
 	}
-	round := roundTime + c.query.Seconds
-	if c.concurrency > 1 {
-		round = roundTime + c.query.Seconds*float64(c.concurrency)/2 // two cores
+	systems := 2.0
+	if c.mode == FS {
+		systems = 3 // and the floor
 	}
+	round := systems * systemTime
 	if c.mode == S3Cold {
-		round += restartTime
+		round += systems * restartTime
+	}
+	if c.concurrency > 1 {
+		round += c.query.Seconds * float64(c.concurrency) / 2 // two cores
+	} else {
+		round += c.query.Seconds
 	}
 	if r.Untimed || r.Short {
 		return seconds(round)

@@ -161,12 +161,12 @@ func table() []Query {
 			Ask:     series(twoDays(), `up`),
 		},
 		{
-			Name: "Q3", Set: "medium", Concurrent: true, ConcurrentS3: true, Seconds: 1,
+			Name: "Q3", Set: "medium", Concurrent: true, ConcurrentS3: true, Seconds: 0.5,
 			Meaning: "one metric (49,980 series), 2 hours: a dashboard that sums everything",
 			Ask:     series(lastBlock(), `http_requests_total`),
 		},
 		{
-			Name: "Q3d", Set: "medium", Seconds: 6,
+			Name: "Q3d", Set: "medium", Seconds: 4,
 			Meaning: "the same over the compacted day: 1.2 million chunks",
 			Ask:     series(compacted(), `http_requests_total`),
 		},
