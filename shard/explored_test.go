@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"testing"
@@ -49,7 +50,11 @@ func TestTheLawHolds(t *testing.T) {
 			x.explore()
 			what := "all"
 			if len(x.worlds) >= x.limit {
-				what = "the shortest histories"
+				steps := 0
+				for i := x.from[len(x.from)-1]; i >= 0; i = x.from[i] {
+					steps++
+				}
+				what = fmt.Sprintf("all histories of less than %d steps", steps)
 			}
 			t.Logf("%d states, %s; %d states of members", len(x.worlds), what, len(x.nodes))
 			if x.broken != "" {
