@@ -31,8 +31,9 @@ type blocksConfig struct {
 func (c *blocksConfig) flags(f flagger) {
 	flag(f, "sync-block-duration", "15m", &c.interval, positive(goDuration),
 		"Interval between syncs, which look for new and deleted blocks in the bucket.")
-	flag(f, "block-meta-fetch-concurrency", "32", &c.concurrency, integer(1),
-		"Maximum number of meta.json files and deletion marks read concurrently.")
+	flag(f, "block-meta-fetch-concurrency", "256", &c.concurrency, integer(1),
+		"Maximum number of meta.json files and deletion marks read concurrently. "+
+			"The slots for reads of the bucket bound it too.")
 	flag(f, "block-discovery-strategy", "concurrent", &c.discovery,
 		oneOf("concurrent", "recursive"),
 		"How to find blocks: concurrent (one request for each unknown block) "+

@@ -40,7 +40,7 @@ func TestDefaults(t *testing.T) {
 	f("store.grpc.series-max-concurrency", c.requests.gate.MaxConcurrent, 20)
 	f("sync-block-duration", c.blocks.interval, 15*time.Minute)
 	f("block-sync-concurrency", c.headers.concurrency, 20)
-	f("block-meta-fetch-concurrency", c.blocks.concurrency, 32)
+	f("block-meta-fetch-concurrency", c.blocks.concurrency, 256)
 	f("block-discovery-strategy", c.blocks.discovery, "concurrent")
 	f("min-time", c.blocks.minTime.Millis(time.Time{}, 0), int64(-62167219200000))
 	f("max-time", c.blocks.maxTime.Millis(time.Time{}, 0), int64(253402300799000))

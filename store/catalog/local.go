@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"strings"
 	"sync"
@@ -41,9 +42,24 @@ type localStore struct {
 
 	memory *packedMetas
 
-	mu       sync.Mutex
-	unsynced []ulid.ULID // copies that a crash of the machine may damage
+	mu sync.Mutex // guards following
+	// unwritten has the copies in memory that are written once the view is published, with their
+	// bytes before compression. unwrittenBytes is the sum.
+	unwritten      map[ulid.ULID]int64
+	unwrittenBytes int64
+	late           bool        // whether more of them are accepted
+	unsynced       []ulid.ULID // copies that a crash of the machine may damage
 }
+
+const (
+	// maxUnwritten bounds the bytes of copies that are written late. A process that is killed reads
+	// these again.
+	maxUnwritten = 16 << 20
+	// maxLate is the largest copy that is written late.
+	maxLate = 64 << 10
+	// manyMetas is how many meta.json a sync reads before it writes copies late.
+	manyMetas = 256
+)
 
 func newLocal(dir localfs.Dir, lockDir func() error, account *documents) *localStore {
 	if lockDir == nil {
@@ -163,13 +179,73 @@ func (s *localStore) document(id ulid.ULID) ([]byte, error) {
 	return data, err
 }
 
+// writeLate says whether putMeta keeps copies in memory until writeMetas. A sync of thousands of
+// blocks should not wait for the disk.
+func (s *localStore) writeLate(late bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.late = late
+}
+
 // putMeta saves a copy of a block's meta.json. If the disk fails, it keeps the copy in memory and
 // returns the error.
 func (s *localStore) putMeta(id ulid.ULID, data []byte) error {
-	if s.dir.IsZero() {
+	if s.dir.IsZero() || s.isLate(id, int64(len(data))) {
 		s.memory.put(id, data)
 		return nil
 	}
+	return s.writeMeta(id, data)
+}
+
+// isLate reports whether a copy of n bytes is written late, and notes it.
+func (s *localStore) isLate(id ulid.ULID, n int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.late || n > maxLate || s.unwrittenBytes+n > maxUnwritten {
+		return false
+	}
+	if s.unwritten == nil {
+		s.unwritten = map[ulid.ULID]int64{}
+	}
+	s.unwrittenBytes += n - s.unwritten[id]
+	s.unwritten[id] = n
+	return true
+}
+
+// written notes that a copy is no longer to be written.
+func (s *localStore) written(id ulid.ULID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unwrittenBytes -= s.unwritten[id]
+	delete(s.unwritten, id)
+}
+
+// writeMetas writes the copies that putMeta has kept in memory. Those that the disk rejects stay
+// there; it returns one of the errors.
+func (s *localStore) writeMetas(concurrency int) error {
+	s.mu.Lock()
+	ids := maps.Clone(s.unwritten)
+	s.mu.Unlock()
+	g := errgroup.Group{}
+	g.SetLimit(concurrency)
+	for id := range ids {
+		g.Go(func() error {
+			defer s.written(id)
+			data, err := s.memory.get(id)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // was removed
+			}
+			if err == nil {
+				err = s.writeMeta(id, data)
+			}
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// writeMeta writes a copy. If the disk fails, it keeps the copy in memory and returns the error.
+func (s *localStore) writeMeta(id ulid.ULID, data []byte) error {
 	if err := s.write(metaFormat(), s.metaDir(), documentName(id), data, false); err != nil {
 		s.memory.put(id, data)
 		return err
@@ -227,7 +303,7 @@ func (s *localStore) removeMeta(id ulid.ULID) error {
 }
 
 // removeMetas removes the copies of all blocks for which keep returns false, and returns the blocks
-// with copies left on disk.
+// with copies left on disk, or still to be written.
 func (s *localStore) removeMetas(
 	keep func(ulid.ULID) bool,
 ) (left map[ulid.ULID]struct{}, err error) {
@@ -240,6 +316,11 @@ func (s *localStore) removeMetas(
 		return nil, err
 	}
 	left = make(map[ulid.ULID]struct{}, len(names))
+	s.mu.Lock()
+	for id := range s.unwritten {
+		left[id] = struct{}{}
+	}
+	s.mu.Unlock()
 	var errs []error
 	for _, name := range names {
 		name, ok := strings.CutSuffix(name, ".json")

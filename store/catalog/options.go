@@ -40,7 +40,8 @@ type Options struct {
 	// at the same time. 0 = 15 minutes. A shorter one finds new blocks sooner; each sync costs a
 	// listing and up to max(256, n/8) lookups of marks.
 	Interval time.Duration
-	// Concurrency is the number of concurrent reads of meta.json and deletion marks. 0 = 32.
+	// Concurrency is the number of concurrent reads of meta.json and deletion marks. 0 = 256. The
+	// bucket's slots bound it too.
 	Concurrency int
 	// DocumentBytes bounds the memory of documents (meta.json, marks, meta.pb) and listings while
 	// they are read and decoded, at least 2 MiB. 0 = 72 MiB. Reads wait until enough is free. A
@@ -130,7 +131,7 @@ func (o Options) withDefaults() (Options, error) {
 	case o.Concurrency < 0:
 		return o, fmt.Errorf("catalog: concurrency %d is negative", o.Concurrency)
 	case o.Concurrency == 0:
-		o.Concurrency = 32
+		o.Concurrency = 256
 	}
 	if o.DocumentBytes == 0 {
 		o.DocumentBytes = defaultDocumentBytes

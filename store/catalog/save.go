@@ -7,6 +7,9 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
+// diskWriters is how many copies are written or synced at once. An fsync mostly waits for others.
+const diskWriters = 32
+
 // maxRestored bounds the copies that one sync restores.
 const maxRestored = 256
 
@@ -60,18 +63,22 @@ func (c *Catalog) toSave(now time.Time) *saved {
 	return s
 }
 
-// save writes the result of a sync, unless that of a later one was written meanwhile.
+// save writes the copies of meta.json that a sync has read, and its result, unless that of a later
+// one was written meanwhile. s is nil if there is no result.
 func (c *Catalog) save(s *saved) {
+	c.saveMu.Lock()
+	defer c.saveMu.Unlock()
+	if err := c.local.writeMetas(diskWriters); err != nil {
+		c.diskFailed("cannot write a copy of meta.json", err)
+	}
 	if s == nil {
 		return
 	}
-	c.saveMu.Lock()
-	defer c.saveMu.Unlock()
 	if s.At.Before(c.lastSaved) {
 		return
 	}
 	c.lastSaved = s.At
-	if err := c.local.putSaved(*s, c.opts.Concurrency); err != nil {
+	if err := c.local.putSaved(*s, diskWriters); err != nil {
 		c.diskFailed("cannot save the catalog", err)
 		return
 	}

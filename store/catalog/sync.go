@@ -262,6 +262,7 @@ func (c *Catalog) readMetas(
 	reads := c.metasToRead(l, tombstones, refreshing, now)
 	results := make([]metaResult, len(reads))
 	retain, dropped := c.retainRecords(reads)
+	c.local.writeLate(len(reads) > manyMetas)
 	c.parallel(len(reads), func(i int) error {
 		res := c.readMeta(ctx, reads[i].id, reads[i].fresh)
 		if results[i] = res; res.outcome == readOK {
