@@ -279,6 +279,15 @@ func (s *Server) askEach(
 		return n
 	}
 	defer func() { r.turn.Release(extra) }()
+	beside := 0 // blocks whose series are read
+	for _, a := range asked {
+		if a.plan != nil && a.plan.Postings() > 0 {
+			beside++
+		}
+	}
+	for _, a := range asked {
+		a.entries.Beside = beside
+	}
 	// found holds that a block is irregular, or has outsiders. The other blocks continue, to find
 	// out about theirs.
 	var found atomic.Pointer[error]

@@ -3,6 +3,8 @@ package pagecache
 import (
 	"sync/atomic"
 	"time"
+
+	"larder/internal/bucket/cost"
 )
 
 // Account adds up what one request reads of one kind. The request's goroutines share it. The zero
@@ -16,6 +18,10 @@ type Account struct {
 	// returns its error wrapped. It may be called concurrently. Default nil: no limit. Set it
 	// before first use.
 	Spend func(touched, fetched int64) error
+
+	// Beside is in how many sets the request reads side by side, such as blocks whose answers it
+	// unites: see cost.Model.Beside. Default 1. Set it before first use.
+	Beside int
 
 	// Touched and TouchedBytes are the pages that the spans lie in, and their bytes.
 	Touched, TouchedBytes atomic.Int64
@@ -58,6 +64,14 @@ func (a *Account) counts() [12]*atomic.Int64 {
 		&a.Touched, &a.TouchedBytes, &a.Fetched, &a.FetchedBytes, &a.Hits, &a.HitBytes,
 		&a.RemoteHits, &a.RemoteHitBytes, &a.DiskHits, &a.Coalesced, &a.Requests, &a.Waited,
 	}
+}
+
+// model returns what the reads of the account cost.
+func (a *Account) model(m *cost.Meter) cost.Model {
+	if a == nil || a.Beside <= 1 {
+		return m.Model()
+	}
+	return m.Model().Beside(a.Beside)
 }
 
 func (a *Account) waited(since time.Time) {

@@ -71,6 +71,7 @@ type claim struct {
 // from the cache, or from the flights that q knows. claim releases the look-ups of q.
 func (r *Reader) claim(
 	ctx context.Context, obj Object, list []page, misses int, epoch uint64, q search, t *tally,
+	acct *Account,
 ) (*claims, error) {
 	c := &claims{obj: obj, pages: make([]claim, 0, misses)}
 	need := make([]int64, 0, misses)
@@ -113,14 +114,15 @@ func (r *Reader) claim(
 		}
 		c.pages = append(c.pages, s)
 	}
-	r.registerLocked(ctx, c, g, need, true, t)
+	r.registerLocked(ctx, c, g, plan(g, need, acct.model(r.opts.Costs)), true, t)
+	c.need = need
 	r.waitLocked(c, list)
 	return c, nil
 }
 
 // claimAlone claims every page without bytes, for flights that cannot be joined.
 func (r *Reader) claimAlone(
-	ctx context.Context, obj Object, list []page, t *tally,
+	ctx context.Context, obj Object, list []page, t *tally, acct *Account,
 ) (*claims, error) {
 	c := &claims{obj: obj}
 	var need []int64
@@ -135,21 +137,20 @@ func (r *Reader) claimAlone(
 	if r.closed {
 		return nil, ErrClosed
 	}
-	r.registerLocked(ctx, c, r.geometry(obj), need, false, t)
+	g := r.geometry(obj)
+	r.registerLocked(ctx, c, g, plan(g, need, acct.model(r.opts.Costs)), false, t)
 	r.waitLocked(c, list)
 	return c, nil
 }
 
-// registerLocked plans flights for the pages needed and gives them to c.
+// registerLocked makes flights of the planned reads and gives them to c.
 func (r *Reader) registerLocked(
-	ctx context.Context, c *claims, g geometry, need []int64, shared bool, t *tally,
+	ctx context.Context, c *claims, g geometry, reads []read, shared bool, t *tally,
 ) {
-	reads := plan(g, need, r.opts.Costs.Model())
 	if len(reads) == 0 {
 		return
 	}
 	detached := context.WithoutCancel(ctx)
-	c.need = need
 	c.own = make([]*flight, 0, len(reads))
 	for _, rd := range reads {
 		f := &flight{

@@ -44,7 +44,7 @@ func slow(t *testing.T, r *Reader, obj Object, span Span) *slowFetch {
 // goOn claims the missing pages, and returns the number of reads for them.
 func (s *slowFetch) goOn(t *testing.T, epoch uint64) int {
 	t.Helper()
-	c, err := s.r.claim(t.Context(), s.obj, s.list, len(s.list), epoch, s.q, &s.t)
+	c, err := s.r.claim(t.Context(), s.obj, s.list, len(s.list), epoch, s.q, &s.t, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

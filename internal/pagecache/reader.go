@@ -281,7 +281,7 @@ func (r *Reader) fill(
 			return err
 		}
 	}
-	c, err := r.claim(ctx, obj, list, misses, epoch, q, &t)
+	c, err := r.claim(ctx, obj, list, misses, epoch, q, &t, acct)
 	if err != nil {
 		return err
 	}
@@ -298,7 +298,7 @@ func (r *Reader) fill(
 func (r *Reader) fillAlone(
 	ctx context.Context, obj Object, list []page, t tally, acct *Account,
 ) error {
-	c, err := r.claimAlone(ctx, obj, list, &t)
+	c, err := r.claimAlone(ctx, obj, list, &t, acct)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"larder/internal/localfs"
+	"larder/internal/panics"
 	"larder/internal/sealed"
 )
 
@@ -229,7 +230,7 @@ func (s *localStore) writeMetas(concurrency int) error {
 	g := errgroup.Group{}
 	g.SetLimit(concurrency)
 	for id := range ids {
-		g.Go(func() error {
+		g.Go(panics.Contained(func() error {
 			defer s.written(id)
 			data, err := s.memory.get(id)
 			if errors.Is(err, fs.ErrNotExist) {
@@ -239,7 +240,7 @@ func (s *localStore) writeMetas(concurrency int) error {
 				err = s.writeMeta(id, data)
 			}
 			return err
-		})
+		}))
 	}
 	return g.Wait()
 }

@@ -13,6 +13,8 @@ const (
 	defaultMaxRead        = 8 << 20
 	defaultMaxGap         = 512 << 10
 	defaultMaxAlong       = 10 << 20
+	// slotsAtStart is how many reads internal/bucket/slots lets run at once at the start.
+	slotsAtStart = 96
 )
 
 // USDPerRequest is the list price of one read request in US dollars: S3 Standard in us-east-1 and
@@ -40,6 +42,8 @@ type Model struct {
 	// MaxAlong bounds the bytes of all gaps that a plan reads. Default 10 MiB: where many ranges
 	// lie a little less than MaxGap apart, only some are joined. Negative: no bound.
 	MaxAlong int64
+
+	beside int // see Beside
 }
 
 // withDefaults returns the model with its defaults filled in.
@@ -56,6 +60,20 @@ func (m Model) withDefaults() Model {
 	m.MaxRead = cmp.Or(max(m.MaxRead, 0), defaultMaxRead)
 	m.MaxGap = max(cmp.Or(m.MaxGap, defaultMaxGap), 0)
 	m.MaxAlong = cmp.Or(m.MaxAlong, defaultMaxAlong)
+	return m
+}
+
+// Beside returns the model of one of n sets of reads that are sent and waited for together. The
+// longest read counts once for all sets, while each has requests and bytes of its own. Many
+// requests also queue: each takes its part of a round of slotsAtStart. More gaps are therefore read
+// along, and less is split.
+func (m Model) Beside(n int) Model {
+	if n <= 1 {
+		return m
+	}
+	m = m.withDefaults()
+	m.PerRequest += m.FirstByte / slotsAtStart
+	m.beside = n
 	return m
 }
 
@@ -98,9 +116,10 @@ func (m Model) InFlight() int64 {
 	return int64(m.FirstByte.Seconds() * m.BytesPerSecond)
 }
 
-// transfer returns the time in nanoseconds that one read needs for its bytes.
+// transfer returns the time in nanoseconds that one read needs for its bytes, as far as this set of
+// reads has to answer for it.
 func (m Model) transfer(bytes int64) float64 {
-	return float64(bytes) * 1e9 / m.BytesPerSecond
+	return float64(bytes) * 1e9 / m.BytesPerSecond / float64(max(m.beside, 1))
 }
 
 // perByte returns the nanoseconds by which each byte occupies the network.
