@@ -277,6 +277,9 @@ func (x *model) querier(w world, yield func(string, world)) {
 		yield("the Querier reads the endpoint file", to)
 		for _, ordinal := range []int{0, 3} {
 			for _, slot := range x.answering(&w, ordinal) {
+				if slot < 0 {
+					continue
+				}
 				to := w
 				x.ask(&to, slot)
 				x.asked(&to, slot)
