@@ -62,6 +62,8 @@ func systems() []system {
 		{"HTTP", tests{"web", nil}},
 		{"Flags", tests{"flags", nil}},
 		{"Rollback", tests{"writers", []string{"TestRollback"}}},
+		{"Migration", tests{"migration", nil}},
+		{"Compose file", tests{"compose", nil}},
 	}
 }
 
