@@ -185,7 +185,7 @@ func New(opts Options) *Server {
 	names.own(s.limits.NameTenants(names.first(),
 		func(tenant string, count func(label string)) { names.observe(tenant, -1, count) }))
 	names.keep(opts.Tenants)
-	s.opts.Blocks.Panics = s.panics
+	s.opts.Blocks.Panics, s.opts.Blocks.Logger = s.panics, s.log
 	s.admission = admission.New(opts.Gate, opts.Allowance, s.limits, opts.Registerer)
 	s.stalls = newStalls(opts.SendStallTimeout, s.admission.KeepsOthersWaiting, opts.OnStall,
 		opts.Logger, opts.Registerer)

@@ -76,7 +76,7 @@ type Options struct {
 	FlightTimeout time.Duration
 	// Kind is the label of the metrics: "index" or "chunks".
 	Kind string
-	// Logger gets panics. Default nil: none.
+	// Logger gets panics, and at level debug the plans of reads. Default nil: none.
 	Logger *slog.Logger
 	// Registerer gets the metrics. Default nil: none.
 	Registerer prometheus.Registerer

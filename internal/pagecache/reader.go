@@ -286,7 +286,7 @@ func (r *Reader) fill(
 		return err
 	}
 	c.join(ctx)
-	r.traced(ctx, c)
+	r.told(ctx, c)
 	if err := r.start(c, &t, acct); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package pagecache
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -103,10 +104,12 @@ func (r *Reader) endWaits(spans []trace.Span, waits []*waiter) {
 	}
 }
 
-// traced adds the plan of a Fetch to the span of its request, with the cost of reading no gaps.
-func (r *Reader) traced(ctx context.Context, c *claims) {
+// told logs the plan of a Fetch at level debug, and adds it to the span of its request, with the
+// costs of its alternatives: reading no gaps, and reading all from the first byte to the last.
+func (r *Reader) told(ctx context.Context, c *claims) {
 	span := trace.SpanFromContext(ctx)
-	if len(c.own) == 0 || !span.IsRecording() {
+	logs := r.opts.Logger.Enabled(ctx, slog.LevelDebug)
+	if len(c.own) == 0 || !logs && !span.IsRecording() {
 		return
 	}
 	m, apart := r.opts.Costs.Model(), stretches(r.geometry(c.obj), c.need)
@@ -116,11 +119,23 @@ func (r *Reader) traced(ctx context.Context, c *claims) {
 		reads[i] = cost.Extent{Off: f.off, End: f.end}
 		bytes += f.end - f.off
 	}
-	span.AddEvent("bucket_reads_planned", trace.WithAttributes(
-		attribute.String("object", c.obj.Name),
-		attribute.Int("requests", len(reads)), attribute.Int64("bytes", bytes),
-		attribute.Int64("cost_us", m.Cost(reads).Microseconds()),
-		attribute.Int("stretches", len(apart)),
-		attribute.Int64("stretches_cost_us", m.Cost(apart).Microseconds()),
-	))
+	whole := []cost.Extent{{Off: apart[0].Off, End: apart[len(apart)-1].End}}
+	planned, alone, joined := m.Cost(reads), m.Cost(apart), m.Cost(whole)
+	if logs {
+		r.opts.Logger.Log(ctx, slog.LevelDebug, "bucket reads planned", "kind", r.opts.Kind,
+			"object", c.obj.Name, "requests", len(reads), "bytes", bytes, "cost", planned,
+			"stretches", len(apart), "cost_without_gaps", alone,
+			"cost_of_one_read", joined, "bytes_of_one_read", whole[0].Len())
+	}
+	if span.IsRecording() {
+		span.AddEvent("bucket_reads_planned", trace.WithAttributes(
+			attribute.String("object", c.obj.Name),
+			attribute.Int("requests", len(reads)), attribute.Int64("bytes", bytes),
+			attribute.Int64("cost_us", planned.Microseconds()),
+			attribute.Int("stretches", len(apart)),
+			attribute.Int64("stretches_cost_us", alone.Microseconds()),
+			attribute.Int64("one_read_cost_us", joined.Microseconds()),
+			attribute.Int64("one_read_bytes", whole[0].Len()),
+		))
+	}
 }

@@ -3,6 +3,7 @@ package block
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -75,6 +76,8 @@ type Deps struct {
 	Corruptions telemetry.Corruptions
 	// Expansions bounds the memory for finding postings. nil: there is no limit.
 	Expansions *postings.Account
+	// Logger gets a line at level debug for each plan of postings. nil: none.
+	Logger *slog.Logger
 	// Panics logs and counts panics of work that no request waits for. nil: they are ignored.
 	Panics *panics.Guard
 }
@@ -110,7 +113,7 @@ func New(meta *catalog.Block, deps *Deps) *Block {
 		ID: meta.ID, Content: meta.Content, Header: b.acquire,
 		Pages: deps.Index, PageBytes: b.indexPage(),
 		Costs: deps.Costs, Cache: deps.Postings, Account: deps.Expansions,
-		Everyones: everyones, Corruptions: deps.Corruptions,
+		Everyones: everyones, Logger: deps.Logger, Corruptions: deps.Corruptions,
 	})
 	if deps.Irregular != nil {
 		_, known := deps.Irregular.What(meta.ID, meta.Content)

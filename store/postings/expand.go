@@ -50,6 +50,8 @@ type request struct {
 	memory *reservation
 	// pageBytes is the size of an index page; 0: 8 KiB.
 	pageBytes int64
+	// choices collects what the plan decides; nil collects nothing.
+	choices *choices
 	// markFrom and batch replace markedValues and batchLists in tests, unless they are 0.
 	markFrom, batch int
 }

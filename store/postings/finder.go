@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync/atomic"
 
@@ -64,6 +65,8 @@ type FinderOptions struct {
 	// Everyones reports whether an error of the work that requests share is an error of them all.
 	// nil: no error is.
 	Everyones func(error) bool
+	// Logger gets a line at level debug for each plan. Default nil: none.
+	Logger *slog.Logger
 	// Corruptions counts bytes that did not verify. The zero value counts nothing.
 	Corruptions telemetry.Corruptions
 }
@@ -256,6 +259,10 @@ func (f *Finder) read(
 	memory := f.o.Account.reservation()
 	defer memory.release()
 	canonical := q.Matchers.canonical
+	var chosen *choices
+	if told(ctx, f.o.Logger) {
+		chosen = &choices{}
+	}
 	got, err := expand(ctx, h, mendingPages{f.o.Pages, acct}, request{
 		memory:      memory,
 		pageBytes:   f.o.PageBytes,
@@ -266,7 +273,11 @@ func (f *Finder) read(
 		costs:       f.o.Costs.Model(),
 		eager:       q.Mode >= Eager,
 		complete:    q.Mode >= Complete,
+		choices:     chosen,
 	})
+	if chosen != nil {
+		chosen.tell(ctx, f.o.Logger, f.o.ID, &got.stats)
+	}
 	if acct != nil {
 		mine.MoveTo(acct)
 	}

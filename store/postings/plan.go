@@ -260,6 +260,7 @@ func (p *planner) decide(groups []*group) (plan, error) {
 		bytes:      out.adds[0].bytes, extents: []pagecache.Span{out.adds[0].extent()},
 	}
 	if base != nil {
+		p.req.choices.add(p, base, &w, true, true)
 		w.candidates = w.after(base, p.series)
 	}
 	for _, g := range left {
@@ -270,6 +271,7 @@ func (p *planner) decide(groups []*group) (plan, error) {
 		if err != nil {
 			return out, err
 		}
+		p.req.choices.add(p, g, &w, pays, false)
 		switch {
 		case !pays:
 			continue
@@ -284,6 +286,9 @@ func (p *planner) decide(groups []*group) (plan, error) {
 	p.stats.MaxSeries = p.bound
 	pending := map[string]bool{}
 	for _, g := range groups {
+		if !g.resolved {
+			p.req.choices.add(p, g, &w, false, false)
+		}
 		if !read[g] {
 			pending[g.name] = true
 			p.stats.Pending++
