@@ -539,9 +539,9 @@ func (x *model) describe(w *world) string {
 		n := &x.nodes[w.nodes[slot]]
 		if n.up {
 			_, why := n.m.Ready()
-			fmt.Fprintf(&b, "\n%s: current %d, next %d, committed %v, ready %v %s, serves %v", n.m.id,
-				n.m.state.Current.Epoch, n.m.state.Next.Epoch, n.m.state.Committed, n.ready, why,
-				n.moves)
+			fmt.Fprintf(&b, "\n%s: current %d, next %d, committed %v, ready %v %s, serves %v",
+				n.m.id, n.m.state.Current.Epoch, n.m.state.Next.Epoch, n.m.state.Committed,
+				n.ready, why, n.moves)
 		}
 	}
 	return b.String()

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -122,7 +123,7 @@ type Finished struct {
 }
 
 // StageNames returns the stages of a request.
-func StageNames() []string { return stageNames[:] }
+func StageNames() []string { return slices.Clone(stageNames[:]) }
 
 // Server implements the StoreAPI and Info services. It retains no bytes of the bucket:
 // Options.Blocks has the caches that requests share, and the bytes of a request are released at its

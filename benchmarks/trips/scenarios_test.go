@@ -222,8 +222,8 @@ func TestScenarios(t *testing.T) {
 func compareScenarios(t *testing.T, gd *guarded) {
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "# What the queries of `larder bench` cost in virtual time, over the bucket "+
-		"of the small profile:\n# sums of %d requests, cold from empty caches with index headers on "+
-		"disk, then warm. Written by\n# `make trips`; see doc.go. answers: bytes of a Series "+
+		"of the small profile:\n# sums of %d requests, cold from empty caches with index headers "+
+		"on disk, then warm. Written by\n# `make trips`; see doc.go. answers: bytes of a Series "+
 		"answer, strings of others. trips: the longest\n# chain of dependent reads of one block. "+
 		"Allocations may differ by %.0f %%, all else must not.\n", perQuery, 100*slack)
 	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', tabwriter.AlignRight)

@@ -51,7 +51,8 @@ func registerDemo(app *kingpin.Application) *demoCommand {
 	d.cmd.Flag("memcached", "host:port of a memcached to cache in as well. The next demo with the same --dir then reads from it instead of the bucket.").
 		PlaceHolder("127.0.0.1:11211").
 		StringVar(&d.memcached)
-	d.cmd.Flag("disk-cache-size", "Cache on disk as well, up to this size. The next demo with the same --dir then reads from there instead of the bucket.").
+	d.cmd.Flag("disk-cache-size", "Cache on disk as well, up to this size. "+
+		"The next demo with the same --dir then reads from there instead of the bucket.").
 		PlaceHolder("1GB").
 		StringVar(&d.diskCacheSize)
 	return d

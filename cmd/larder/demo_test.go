@@ -47,8 +47,10 @@ func TestDemo(t *testing.T) {
 	f(t, "Writing a bucket of 20 blocks", "")
 	f(t, "Found a bucket of 20 blocks", "")
 	t.Run("disk", func(t *testing.T) {
-		for _, pages := range []string{`\d+ from disk, \d+ from memcached, [1-9]\d* from the bucket`,
-			`[1-9]\d* from disk, \d+ from memcached, \d+ from the bucket`} {
+		for _, pages := range []string{
+			`\d+ from disk, \d+ from memcached, [1-9]\d* from the bucket`,
+			`[1-9]\d* from disk, \d+ from memcached, \d+ from the bucket`,
+		} {
 			f(
 				t, "Found a bucket of 20 blocks",
 				`Pieces of blocks read \(8 KiB each\): [1-9]\d* from memory, `+pages+`\.`,

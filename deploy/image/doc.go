@@ -1,6 +1,7 @@
 // Command image writes larder's container image as an OCI layout, without a container engine:
 //
-//	go run . --root=../.. --out=../../bin/image --version=v1 --revision=4f539e9 --created=1700000000
+//	go run . --root=../.. --out=../../bin/image --version=v1 --revision=4f539e9 \
+//	  --created=1700000000
 //
 // It cross-compiles larder for each platform and puts the binary into an image that has nothing
 // else but root certificates, the users root and nonroot, an empty data directory, the licence and

@@ -25,7 +25,8 @@ func run(args []string) error {
 	var o options
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
 	flags.StringVar(&o.root, "root", "../..", "Folder of larder's go.mod.")
-	flags.StringVar(&o.out, "out", "", "Folder to write the OCI layout to. A layout that is there is replaced.")
+	flags.StringVar(&o.out, "out", "",
+		"Folder to write the OCI layout to. A layout that is there is replaced.")
 	flags.StringVar(&o.version, "version", "dev", "Version in labels and in --version.")
 	flags.StringVar(&o.revision, "revision", "unknown", "Commit in labels and in --version.")
 	created := flags.Int64("created", 0, "Creation time, seconds since 1970: the commit's.")

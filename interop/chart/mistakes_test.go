@@ -107,7 +107,8 @@ func TestMistakes(t *testing.T) {
 
 // TestHarmlessDefaults: values that charts of Thanos have, and that ask for nothing here, render.
 func TestHarmlessDefaults(t *testing.T) {
-	if _, err := render(required, `autoscaling: {enabled: false, minReplicas: 2, maxReplicas: 6}`); err != nil {
+	off := `autoscaling: {enabled: false, minReplicas: 2, maxReplicas: 6}`
+	if _, err := render(required, off); err != nil {
 		t.Error(err)
 	}
 	if _, err := render(required, `global: {imageRegistry: registry.example.com}`); err != nil {

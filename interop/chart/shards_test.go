@@ -25,7 +25,8 @@ func TestShards(t *testing.T) {
 			"ulid": %q, "minTime": %d, "maxTime": %d, "version": 1,
 			"stats": {"numSamples": 1, "numSeries": 1, "numChunks": 1},
 			"compaction": {"level": 1, "sources": [%q]},
-			"thanos": {"labels": {"cluster": "a"}, "downsample": {"resolution": 0}, "source": "sidecar"}}`,
+			"thanos": {"labels": {"cluster": "a"}, "downsample": {"resolution": 0},
+				"source": "sidecar"}}`,
 			ulid, i*7200_000, (i+1)*7200_000, ulid))
 	}
 	two := served(t, bucket, `{shards: 2}`)

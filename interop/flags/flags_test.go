@@ -37,7 +37,8 @@ type commandLine struct {
 // exceptions are the flags with another default in larder, and the reason.
 var exceptions = map[string]string{
 	"block-meta-fetch-concurrency": "256 by default: the slots of the bucket bound it, from 96 on",
-	"enable-auto-gomemlimit":       "on by default: it acts only where there is a memory limit that nothing else is set from",
+	"enable-auto-gomemlimit": "on by default: it acts only where there is a memory limit " +
+		"that nothing else is set from",
 }
 
 // TestFlagsOfThanos: larder accepts every flag of the real binary, with the same default, and hides

@@ -87,7 +87,8 @@ func parse(args []string) (o options, err error) {
 		&o.run.Time,
 		"time",
 		25*time.Minute,
-		"about how long the run may take; if it would take longer, rows get fewer rounds; 0 is no bound",
+		"about how long the run may take; if it would take longer, rows get fewer rounds; "+
+			"0 is no bound",
 	)
 	fs.BoolVar(&o.run.Short, "short", false, "use the short form of the data sets")
 	fs.BoolVar(&o.run.Starts, "starts", true, "measure starts with an empty data directory")

@@ -43,7 +43,8 @@ func All() []Set {
 	return []Set{
 		{
 			Name: "medium", Size: 1020, Short: 12, Setup: 20,
-			Holds: "13 blocks of 100,000 series at 30 s: a compacted day, and the next day in blocks of 2 hours",
+			Holds: "13 blocks of 100,000 series at 30 s: a compacted day, " +
+				"and the next day in blocks of 2 hours",
 		},
 		{
 			Name: "large", Size: 10_204, Short: 30, Setup: 45,
