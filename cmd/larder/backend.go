@@ -50,6 +50,7 @@ type backend struct {
 	irregular *irregular.Blocks
 
 	disk                     *diskcache.Disk // nil for none
+	diskLoaded               []<-chan struct{}
 	indexReader, chunkReader readerPointer
 
 	panics *panics.Guard
@@ -282,6 +283,7 @@ func (b *backend) run(ctx context.Context, ready func()) error {
 		return nil
 	})
 	background(func() error {
+		b.awaitDisk(ctx)
 		b.warm(ctx)
 		return nil
 	})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -87,5 +88,22 @@ func (b *backend) diskCache(k config.Kind, name string) bytecache.Disk {
 	}
 	o := b.conf.caches.Memory.DiskOptions(k)
 	o.Kind = name
-	return b.disk.Open(o)
+	c := b.disk.Open(o)
+	b.diskLoaded = append(b.diskLoaded, c.Loaded())
+	return c
+}
+
+// awaitDisk waits until the disk cache knows what an earlier process left there, so that warming
+// reads it from there. It does not wait long for a disk that hangs.
+func (b *backend) awaitDisk(ctx context.Context) {
+	const patience = 30 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for _, loaded := range b.diskLoaded {
+		select {
+		case <-loaded:
+		case <-ctx.Done():
+			return
+		}
+	}
 }

@@ -9,16 +9,18 @@ import (
 	"larder/internal/sealed"
 )
 
-// budget counts the bytes written in a day. A crash loses at most the bytes since the last save,
-// which are those of one segment.
+// budget bounds the bytes that all caches write in a second and in a day. A crash loses at most the
+// bytes since the last save, which are those of one segment.
 type budget struct {
 	dir    localfs.Dir
 	perDay int64 // 0: no limit
+	rate   int64 // bytes a second
 
 	mu     sync.Mutex // guards following
 	loaded bool
 	day    int64 // since 1970, UTC
 	bytes  int64
+	next   time.Time // when the next batch may be written
 }
 
 const (
@@ -58,6 +60,18 @@ func (b *budget) spend(bytes int64) bool {
 	}
 	b.bytes += bytes
 	return true
+}
+
+// pace returns how long the writer of a batch waits before its next one.
+func (b *budget) pace(bytes int64) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if b.next.Before(now) {
+		b.next = now
+	}
+	b.next = b.next.Add(time.Duration(float64(bytes) / float64(b.rate) * float64(time.Second)))
+	return b.next.Sub(now)
 }
 
 // save keeps the count for the next process.

@@ -88,7 +88,7 @@ func OpenDisk(o DiskOptions) *Disk {
 	}
 	d.buffers.New = func() any { b := make([]byte, maxExtent); return &b }
 	d.panics = panics.New("diskcache", d.o.Logger, d.o.Registerer)
-	d.budget = &budget{dir: d.o.Dir, perDay: d.o.WritesPerDay}
+	d.budget = &budget{dir: d.o.Dir, perDay: d.o.WritesPerDay, rate: d.o.WriteRate}
 	d.metrics = newMetrics(d)
 	return d
 }

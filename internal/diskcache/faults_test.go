@@ -189,6 +189,34 @@ func TestReadsThatFail(t *testing.T) {
 	})
 }
 
+// TestADiskThatFailsAtTheStart: what could not be read at the start is found when the disk is well.
+func TestADiskThatFailsAtTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, f := t.TempDir(), &faults{}
+		open := func() *Cache {
+			d := openDisk(t, dir, nil)
+			d.wrap = func(own file) file { return faultyFile{own, f} }
+			return d.Open(Options{Kind: "index"})
+		}
+		c := open()
+		set(c, 1, 0, 200)
+		c.Close()
+		f.set(func() error { return errors.New("input/output error") })
+		c = open()
+		defer c.Close()
+		<-c.Loaded()
+		f.set(nil)
+		if n := found(t, c, 1, 0, 200); n != 0 || c.disk.readable() {
+			t.Errorf("found %d pages on a disk that fails", n)
+		}
+		time.Sleep(minBackoff + checkEvery)
+		synctest.Wait()
+		if n := found(t, c, 1, 0, 200); n != 200 {
+			t.Errorf("found %d of 200 pages when the disk was well", n)
+		}
+	})
+}
+
 // TestLookUpsWaitAsLongAsTheBucketTakes: a look-up gives up when the bucket would have answered.
 func TestLookUpsWaitAsLongAsTheBucketTakes(t *testing.T) {
 	for first, want := range map[time.Duration]time.Duration{
@@ -241,6 +269,24 @@ func TestLongStretchesFromTheBucket(t *testing.T) {
 		}
 		if n := found(t, c, 1, 5, 1); n != 1 {
 			t.Error("a slow disk: a single page was left to the bucket")
+		}
+	})
+}
+
+// TestCachesShareTheRate: two caches write no more in a second than one.
+func TestCachesShareTheRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := openDisk(t, t.TempDir(), func(o *DiskOptions) { o.WriteRate = 1 << 20 })
+		one, other := d.Open(Options{Kind: "index"}), d.Open(Options{Kind: "chunks"})
+		defer one.Close()
+		defer other.Close()
+		start := time.Now()
+		set(one, 1, 0, 500)
+		set(other, 1, 0, 500)
+		written(one)
+		written(other)
+		if took := time.Since(start); took < 6*time.Second {
+			t.Errorf("8 MB were written in %v at 1 MiB/s", took)
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"slices"
 
+	"larder/internal/localfs"
 	"larder/internal/sealed"
 )
 
@@ -20,11 +21,11 @@ func (c *Cache) load() {
 		c.deleted = nil
 	}()
 	names, err := c.dir.Names()
-	if errors.Is(err, fs.ErrNotExist) {
-		return
-	}
+	c.writer.partial = err != nil && !errors.Is(err, fs.ErrNotExist)
 	if err != nil {
-		c.disk.fail(readsOff|writesOff, "read_errors", err)
+		if c.writer.partial {
+			c.disk.fail(readsOff|writesOff, "read_errors", err)
+		}
 		return
 	}
 	slices.Sort(names)
@@ -43,7 +44,8 @@ func (c *Cache) load() {
 		}
 		s, entries, err := c.openSegment(name, seq)
 		if err != nil {
-			if !errors.Is(err, sealed.ErrDamaged) {
+			if !errors.Is(err, sealed.ErrDamaged) && !errors.Is(err, localfs.ErrSpecial) {
+				c.writer.partial = true
 				c.disk.fail(readsOff|writesOff, "read_errors", err)
 				return
 			}

@@ -32,6 +32,7 @@ type writer struct {
 	entries []entry  // of cur
 	buf     []byte   // records that are not in the file yet
 	batch   []*item  // their values
+	partial bool     // the disk failed while the index was read
 }
 
 // run reads the index, then writes values until the cache is closed.
@@ -92,13 +93,11 @@ func (c *Cache) drain(open bool) {
 		if len(batch) == 0 {
 			return
 		}
-		start := time.Now()
 		bytes := c.write(batch)
 		if !open {
 			continue
 		}
-		pace := time.Duration(float64(bytes) / float64(c.disk.o.WriteRate) * float64(time.Second))
-		timer := time.NewTimer(pace - time.Since(start))
+		timer := time.NewTimer(c.disk.budget.pace(bytes))
 		select {
 		case <-timer.C:
 		case <-c.closing:
@@ -501,6 +500,12 @@ func (c *Cache) inPlace() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 		return err
 	}
+	c.reload()
+	return nil
+}
+
+// reload begins again with what is on the disk.
+func (c *Cache) reload() {
 	c.writer.cur, c.writer.entries = nil, nil
 	c.writer.buf, c.writer.batch = c.writer.buf[:0], c.writer.batch[:0]
 	for {
@@ -511,13 +516,15 @@ func (c *Cache) inPlace() error {
 		c.forget(s)
 	}
 	c.load()
-	return nil
 }
 
 // check looks after the files and the free space while the cache is used little.
 func (c *Cache) check() {
 	if !c.disk.writable() {
 		return
+	}
+	if c.writer.partial {
+		c.reload()
 	}
 	if err := c.inPlace(); err != nil {
 		c.failed(err)
