@@ -1,6 +1,6 @@
 // Package benchmarks holds the two documents that `larder bench` uses by default: scenarios.yaml
-// has the queries and loads, budgets.yaml the time that they may take. Package scenario parses
-// them.
+// has the queries and loads, budgets.yaml the time that they may take. Package scenario parses the
+// former, package budget the latter.
 package benchmarks
 
 import _ "embed"

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"larder/benchmarks/scenario"
+	"larder/internal/budget"
 )
 
 // server answers one request at a time, as one processor would.
@@ -44,7 +45,7 @@ func TestOpenLoop(t *testing.T) {
 			return rec, srv
 		}
 		p90 := func(r *recorder) time.Duration {
-			return time.Duration(r.client[scenario.Total].ValueAtQuantile(90)) * time.Microsecond
+			return time.Duration(r.client[budget.Total].ValueAtQuantile(90)) * time.Microsecond
 		}
 		open, srv := run(scenario.Scenario{Rate: 100, Duration: 5 * time.Second})
 		if srv.calls < 400 || srv.calls > 600 || open.requests != srv.calls {
@@ -61,7 +62,7 @@ func TestOpenLoop(t *testing.T) {
 		if got := p90(closed); got > 2*time.Millisecond {
 			t.Errorf("closed loop: p90 %v, want 1 ms", got)
 		}
-		if got := closed.client[scenario.Total].Max(); got < 1_000_000 {
+		if got := closed.client[budget.Total].Max(); got < 1_000_000 {
 			t.Errorf("closed loop: maximum %d µs, want 1 s", got)
 		}
 		timed, srv := run(scenario.Scenario{Concurrency: 8, Duration: 100 * time.Millisecond})
@@ -91,7 +92,7 @@ func TestFailedRequests(t *testing.T) {
 		if rec.requests != 3 || rec.errors != 2 || !errors.Is(rec.err, broken) {
 			t.Errorf("%d requests, %d failed, first %v", rec.requests, rec.errors, rec.err)
 		}
-		if got := rec.client[scenario.Total].Max(); got < 1_000_000 {
+		if got := rec.client[budget.Total].Max(); got < 1_000_000 {
 			t.Errorf("maximum %d µs, want that of the request that timed out", got)
 		}
 	})

@@ -8,7 +8,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"larder/benchmarks/bench/report"
-	"larder/benchmarks/scenario"
+	"larder/internal/budget"
 	"larder/store"
 	"larder/store/storepb"
 )
@@ -71,7 +71,7 @@ func (r *recorder) answered(c *call, from time.Time, a answer, err error) {
 	}
 	r.requests++
 	// A failed request counts with its time, so that one that times out does not improve a figure.
-	record(r.client, scenario.Total, a.end.Sub(from))
+	record(r.client, budget.Total, a.end.Sub(from))
 	if err != nil {
 		r.errors++
 		if r.err == nil {
@@ -85,7 +85,7 @@ func (r *recorder) answered(c *call, from time.Time, a answer, err error) {
 	}
 	r.seriesRequests++
 	if !a.first.IsZero() {
-		record(r.client, scenario.FirstFrame, a.first.Sub(from))
+		record(r.client, budget.FirstFrame, a.first.Sub(from))
 	}
 	if s := a.stats; s != nil {
 		r.withStats++
@@ -120,11 +120,11 @@ const (
 	byHints   = "hints"
 )
 
-// rows returns the rows that were recorded, in the order of scenario.Rows, and those of more for
+// rows returns the rows that were recorded, in the order of budget.Rows, and those of more for
 // the other stages.
-func (r *recorder) rows(quantile float64, budget scenario.Budget, more []report.Row) []report.Row {
+func (r *recorder) rows(quantile float64, times budget.Times, more []report.Row) []report.Row {
 	var out []report.Row
-	for _, name := range scenario.Rows() {
+	for _, name := range budget.Rows() {
 		if i := slices.IndexFunc(more, func(m report.Row) bool { return m.Name == name }); i >= 0 &&
 			r.gateway[name] == nil {
 			out = append(out, more[i])
@@ -147,14 +147,14 @@ func (r *recorder) rows(quantile float64, budget scenario.Budget, more []report.
 		}
 	}
 	for i := range out {
-		out[i].Budget = float64(budget.Of(out[i].Name)) / float64(time.Millisecond)
+		out[i].Budget = float64(times.Of(out[i].Name)) / float64(time.Millisecond)
 	}
 	return out
 }
 
 // curve returns the distribution of the total time.
 func (r *recorder) curve() []report.Point {
-	h := r.client[scenario.Total]
+	h := r.client[budget.Total]
 	if h == nil {
 		return nil
 	}

@@ -17,13 +17,14 @@ import (
 	"larder/benchmarks/bench/report"
 	"larder/benchmarks/objectstore"
 	"larder/benchmarks/scenario"
+	"larder/internal/budget"
 	"larder/store"
 )
 
 // Options configure a Runner. Document, Budgets and either Start or Endpoint are required.
 type Options struct {
 	Document *scenario.Document
-	Budgets  *scenario.Budgets
+	Budgets  *budget.Document
 	// Start starts a gateway with empty caches, whose blocks are known and whose index headers are
 	// on disk. The Runner closes it before it starts another one.
 	Start func(ctx context.Context) (*Target, error)

@@ -1,8 +1,8 @@
-// Package scenario describes benchmark loads: queries, the mixes and scenarios that they are part
-// of, and the latency budgets that they are held to.
+// Package scenario describes benchmark loads: queries, and the mixes and scenarios that they are
+// part of.
 //
-// Parse and ParseBudgets read the documents of `larder bench`. Both reject unknown keys, and name
-// the line and what belongs there. A Subject is what bench has found out about a bucket: its time
+// Parse reads the document of `larder bench`. It rejects unknown keys, and names the line and what
+// belongs there. A Subject is what bench has found out about a bucket: its time
 // range, a metric, and labels of that metric. Schedule draws requests from it. The same document,
 // subject and seed draw the same requests.
 //

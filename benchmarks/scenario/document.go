@@ -84,6 +84,15 @@ func Parse(text []byte) (*Document, error) {
 	return d, nil
 }
 
+// Names returns the names of the scenarios.
+func (d *Document) Names() []string {
+	var names []string
+	for _, s := range d.Scenarios {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
 // query returns the query of a name, nil if there is none.
 func (d *Document) query(name string) *Query {
 	i := slices.IndexFunc(d.Queries, func(q Query) bool { return q.Name == name })

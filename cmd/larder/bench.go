@@ -22,6 +22,7 @@ import (
 	"larder/benchmarks/bench/report"
 	"larder/benchmarks/objectstore"
 	"larder/benchmarks/scenario"
+	"larder/internal/budget"
 	"larder/internal/config"
 )
 
@@ -209,7 +210,7 @@ func (b *benchCommand) options() (o bench.Options, err error) {
 		return o, err
 	}
 	err = document("budgets", b.budgets, benchmarks.Budgets(), func(t []byte) (err error) {
-		o.Budgets, err = scenario.ParseBudgets(t)
+		o.Budgets, err = budget.Parse(t, nil)
 		return err
 	})
 	if err != nil {
@@ -219,7 +220,7 @@ func (b *benchCommand) options() (o bench.Options, err error) {
 		b.yaml.path != "" || b.profile != "small") {
 		o.Budgets.Budgets = nil // they are for the generated bucket behind the model
 	}
-	if missing := o.Budgets.Without(o.Document); b.budgets != "" && len(missing) > 0 {
+	if missing := o.Budgets.Except(o.Document.Names()); b.budgets != "" && len(missing) > 0 {
 		return o, fmt.Errorf("--budgets %s: there are no scenarios %s",
 			b.budgets, strings.Join(missing, ", "))
 	}

@@ -79,7 +79,7 @@ func TestBench(t *testing.T) {
 			t.Errorf("%s: hits %+v", s.Name, s.Hits)
 		}
 	}
-	for _, row := range []string{"total client", "first frame client", "gate gateway",
+	for _, row := range []string{"total client", "first_frame client", "gate gateway",
 		"postings gateway", "chunks gateway"} {
 		if !slices.ContainsFunc(a.Scenarios[0].Rows, func(r report.Row) bool {
 			return r.Name+" "+r.Source == row && r.P50 > 0 && r.P50 <= r.Max

@@ -16,7 +16,7 @@ var layers = [][]string{
 	{"internal/telemetry", "internal/inbound", "internal/faultstore", "store/storepb",
 		"internal/reload", "internal/requestlog", "internal/quantile", "internal/flight",
 		"internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached",
-		"internal/extent", "internal/bucket/slots", "internal/bucket/listing"},
+		"internal/extent", "internal/bucket/slots", "internal/bucket/listing", "internal/budget"},
 	{"internal/bytecache", "internal/intake", "internal/bucket/hedge", "internal/bucket/cost",
 		"shard"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/bucket/retry", "internal/diskcache"},
@@ -39,6 +39,7 @@ var narrower = map[string][]string{
 	"internal/intake":     {"internal/inbound", "store/storepb"}, // storepb in tests: its codec
 	"internal/reload":     {"internal/panics"},
 	"internal/requestlog": {"internal/yamldoc"},
+	"internal/budget":     {"internal/yamldoc"},
 	"internal/yamldoc":    {"internal/redaction"},
 	"internal/tsdbfmt":    {"internal/telemetry"},
 	"internal/memcached": {
