@@ -26,14 +26,18 @@ import (
 	"larder/chunkcache"
 	"larder/indexcache"
 	"larder/internal/bucket/retry"
+	"larder/internal/diskcache"
 	"larder/internal/intake"
 	"larder/internal/localfs"
+	"larder/internal/tsdbfmt"
 	"larder/store"
 	"larder/store/block"
 	"larder/store/catalog"
 	"larder/store/indexheader"
 	"larder/store/irregular"
+	"larder/store/prefetch"
 	"larder/store/storepb"
+	"larder/store/warm"
 )
 
 // Options configure a Gateway. Bucket and Dir are required.
@@ -51,6 +55,9 @@ type Options struct {
 	// LabelAnswerBytes bounds the label answers; default a sixteenth of Index.MaxBytes, negative:
 	// none.
 	LabelAnswerBytes int64
+	// Prefetch, if set, may change the options of what reads indexes into Index.Disk, a
+	// *diskcache.Cache, in the background. Default: indexes are read when requests need them.
+	Prefetch func(*prefetch.Options)
 	// Headers, Catalog and Server, if set, change the options of these parts.
 	Headers func(*indexheader.Options)
 	Catalog func(*catalog.Options)
@@ -64,6 +71,7 @@ type Gateway struct {
 	Catalog   *catalog.Catalog
 	Irregular *irregular.Blocks
 	Server    *store.Server
+	Prefetch  *prefetch.Prefetcher // nil for none
 
 	messages *intake.Account
 	undo     []func() // in the order of their creation
@@ -84,6 +92,12 @@ func (g *Gateway) assemble(opts *Options) (err error) {
 	headers := indexheader.Options{
 		Dir: localfs.At(dir("headers")), Bucket: opts.Bucket, Registerer: opts.Registerer,
 		Unsatisfiable: retry.Unsatisfiable, Measure: g.measure,
+	}
+	if opts.Prefetch != nil {
+		headers.PageSize = opts.Index.Pages.PageBytes()
+		headers.Kept = func(src indexheader.Source, toc tsdbfmt.TOC, off int64, b []byte) {
+			g.Prefetch.Kept(src, toc, off, b)
+		}
 	}
 	if opts.Headers != nil {
 		opts.Headers(&headers)
@@ -113,6 +127,10 @@ func (g *Gateway) assemble(opts *Options) (err error) {
 	blocks.OnChange = func(old, cur *catalog.View) {
 		if g.Server != nil {
 			g.Server.ViewChanged(cur)
+		}
+		if g.Prefetch != nil {
+			g.Headers.Prefetch(arrived(old, cur))
+			g.Prefetch.ViewChanged(old, cur)
 		}
 		if changed != nil {
 			changed(old, cur)
@@ -145,8 +163,49 @@ func (g *Gateway) assemble(opts *Options) (err error) {
 		opts.Server(&server)
 	}
 	g.messages = server.Messages
+	var recorder *warm.Recorder
+	if opts.Prefetch != nil && server.Recorder == nil {
+		recorder = warm.NewRecorder()
+		server.Recorder = recorder
+	}
 	g.Server = store.New(server)
+	if opts.Prefetch != nil {
+		g.prefetch(opts, index, recorder)
+	}
 	return nil
+}
+
+// prefetch starts to read indexes into the disk cache.
+func (g *Gateway) prefetch(opts *Options, index *indexcache.Cache, recorder *warm.Recorder) {
+	o := prefetch.Options{
+		Pages: index, Disk: opts.Index.Disk.(*diskcache.Cache), Headers: g.Headers,
+		Busy: g.Server.Busy, Dir: localfs.At(opts.Dir), Registerer: opts.Registerer,
+	}
+	if recorder != nil {
+		o.Queried = recorder.Recent
+	}
+	opts.Prefetch(&o)
+	g.Prefetch = prefetch.New(o)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		g.Prefetch.Run(ctx)
+	}()
+	g.undo = append(g.undo, func() {
+		cancel()
+		<-done
+	})
+}
+
+// arrived returns the sources of the headers of new blocks.
+func arrived(old, cur *catalog.View) (srcs []indexheader.Source) {
+	for _, b := range cur.Blocks {
+		if o := old.ByID(b.ID); o == nil || o.Content != b.Content {
+			srcs = append(srcs, block.Source(b))
+		}
+	}
+	return srcs
 }
 
 // measure tells the index headers whether the files of a block have changed.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,6 +31,7 @@ import (
 	"larder/store/indexheader"
 	"larder/store/irregular"
 	"larder/store/postings"
+	"larder/store/prefetch"
 	"larder/store/warm"
 )
 
@@ -51,6 +53,8 @@ type backend struct {
 
 	disk                     *diskcache.Disk // nil for none
 	diskLoaded               []<-chan struct{}
+	indexDisk                *diskcache.Cache // nil for none
+	prefetch                 atomic.Pointer[prefetch.Prefetcher]
 	indexReader, chunkReader readerPointer
 
 	panics *panics.Guard
@@ -181,14 +185,19 @@ func (b *backend) open(
 		Clamp: conf.blocks.clamp, Finished: conf.hooks.finished,
 		Logger: b.logger, Registerer: reg, Tracer: tracer.Tracer("larder"),
 	}
-	if !conf.warm.on() {
+	if !conf.warm.on() && !b.prefetches() {
 		b.server = store.New(options)
 		return nil
 	}
 	recorder := warm.NewRecorder()
 	options.Recorder = recorder
 	b.server = store.New(options)
-	b.openWarmer(recorder, files, lockDir, index.Stats().MaxBytes, reg)
+	if conf.warm.on() {
+		b.openWarmer(recorder, files, lockDir, index.Stats().MaxBytes, reg)
+	}
+	if b.prefetches() {
+		b.openPrefetch(index, recorder, files, lockDir, reg)
+	}
 	return nil
 }
 
@@ -215,6 +224,9 @@ func (b *backend) viewChanged(old, cur *catalog.View) {
 	b.headers.Prefetch(arrived)
 	if b.warmer != nil {
 		b.warmer.ViewChanged(old, cur)
+	}
+	if p := b.prefetch.Load(); p != nil {
+		p.ViewChanged(old, cur)
 	}
 	if cur.Ready && !cur.FromDisk {
 		b.irregular.Retain(b.serves)
@@ -282,6 +294,12 @@ func (b *backend) run(ctx context.Context, ready func()) error {
 		b.blocks.ReportSilence(ctx)
 		return nil
 	})
+	if p := b.prefetch.Load(); p != nil {
+		background(func() error {
+			p.Run(ctx)
+			return nil
+		})
+	}
 	background(func() error {
 		b.awaitDisk(ctx)
 		b.warm(ctx)

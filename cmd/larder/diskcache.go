@@ -7,17 +7,24 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"larder/indexcache"
 	"larder/internal/bucket/cost"
 	"larder/internal/bytecache"
 	"larder/internal/config"
 	"larder/internal/datadir"
 	"larder/internal/diskcache"
+	"larder/internal/localfs"
+	"larder/internal/tsdbfmt"
+	"larder/store/indexheader"
+	"larder/store/prefetch"
+	"larder/store/warm"
 )
 
 // diskCacheConfig has the flags of the disk cache that are not bytes of memory or disk.
 type diskCacheConfig struct {
 	writeRate    int64
 	writesPerDay config.Amount
+	prefetchRate int64 // least bytes a second; 0: none
 }
 
 // diskCacheFlags registers the flags of the disk cache.
@@ -37,6 +44,15 @@ func (c *cachesConfig) diskCacheFlags(f flagger) {
 		"Limit of bytes that the disk cache writes in a day, because writes wear out flash. "+
 			"Default: three times --disk-cache-size. 0 = no limit.").
 		PlaceHolder("SIZE").IsSetByUser(&c.disk.writesPerDay.Given)
+	d.Prefetch.From = "--disk-cache.prefetch-bytes"
+	flag(f, "disk-cache.prefetch-bytes", "", &d.Prefetch.Bytes, config.ParseSize,
+		"Limit of indexes that are read into the disk cache in the background: those of recently "+
+			"queried blocks and of the newest ones. Default: three quarters of the part for "+
+			"index pages. 0 = read only what queries need.").
+		PlaceHolder("SIZE").IsSetByUser(&d.Prefetch.Given)
+	flag(f, "disk-cache.prefetch-min-rate", "1MB", &c.disk.prefetchRate, config.ParseSize,
+		"Bytes of indexes that are read into the disk cache in a second even if queries use all "+
+			"reads of the bucket. 0 = queries may delay them without a bound.")
 }
 
 // checkDiskCache checks flags of the disk cache against each other.
@@ -48,6 +64,8 @@ func (c *storeConfig) checkDiskCache() error {
 	case d.Total.Bytes > 0 && !c.dataDir.cacheIndexHeader:
 		return errors.New("--disk-cache-size needs the data directory: " +
 			"remove --no-cache-index-header")
+	case d.Total.Bytes == 0 && d.Prefetch.Given && d.Prefetch.Bytes > 0:
+		return errors.New("--disk-cache.prefetch-bytes needs --disk-cache-size, which is 0")
 	}
 	if w := &c.caches.disk.writesPerDay; !w.Given {
 		const times = 3
@@ -88,9 +106,46 @@ func (b *backend) diskCache(k config.Kind, name string) bytecache.Disk {
 	}
 	o := b.conf.caches.Memory.DiskOptions(k)
 	o.Kind = name
+	if k == config.IndexPages {
+		o.Evicted = func(objects []bytecache.ID) {
+			if p := b.prefetch.Load(); p != nil {
+				p.Evicted(objects)
+			}
+		}
+	}
 	c := b.disk.Open(o)
 	b.diskLoaded = append(b.diskLoaded, c.Loaded())
+	if k == config.IndexPages {
+		b.indexDisk = c
+	}
 	return c
+}
+
+// prefetches reports whether indexes are read before queries need them.
+func (b *backend) prefetches() bool {
+	return b.indexDisk != nil && b.conf.caches.Memory.Disk.Prefetch.Bytes > 0
+}
+
+// openPrefetch opens what reads indexes into the disk cache. recorder knows what was queried.
+func (b *backend) openPrefetch(
+	index *indexcache.Cache, recorder *warm.Recorder, dir localfs.Dir, lockDir func() error,
+	reg prometheus.Registerer,
+) {
+	d := &b.conf.caches.Memory.Disk
+	b.prefetch.Store(prefetch.New(prefetch.Options{
+		Pages: index, Disk: b.indexDisk, Headers: b.headers,
+		MaxBytes: d.Prefetch.Bytes, ReadBytes: d.PrefetchRead,
+		MinRate: orNone(b.conf.caches.disk.prefetchRate),
+		Queried: recorder.Recent, Busy: b.server.Busy, Dir: dir, LockDir: lockDir,
+		Logger: b.logger, Registerer: reg,
+	}))
+}
+
+// kept passes on what builds of headers have read of an index.
+func (b *backend) kept(src indexheader.Source, toc tsdbfmt.TOC, off int64, bytes []byte) {
+	if p := b.prefetch.Load(); p != nil {
+		p.Kept(src, toc, off, bytes)
+	}
 }
 
 // awaitDisk waits until the disk cache knows what an earlier process left there, so that warming

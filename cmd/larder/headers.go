@@ -43,14 +43,17 @@ func (b *backend) openHeaders(
 	dir localfs.Dir, lockDir func() error, reg prometheus.Registerer,
 ) (err error) {
 	conf, m := &b.conf.headers, &b.conf.caches.Memory
-	b.headers, err = indexheader.New(indexheader.Options{
+	o := indexheader.Options{
 		Dir: dir, LockDir: lockDir, Bucket: b.bound,
 		MaxOpenBytes: m.Headers, BlockCacheBytes: orNone(m.CacheBytes[config.HeaderBlocks]),
 		BuildBytes: m.Builds, BuildConcurrency: conf.concurrency, IdleTimeout: conf.idle,
 		Measure: b.measure, Unsatisfiable: retry.Unsatisfiable,
 		Logger: b.logger, Registerer: reg,
-	})
-	if err != nil {
+	}
+	if m.Disk.Total.Bytes > 0 && m.Disk.Prefetch.Bytes > 0 {
+		o.Kept, o.PageSize = b.kept, m.Page[config.IndexPages].Bytes
+	}
+	if b.headers, err = indexheader.New(o); err != nil {
 		return err
 	}
 	b.onClose(b.headers.Close)

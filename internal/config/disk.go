@@ -18,6 +18,11 @@ type Disk struct {
 	Bytes [Kinds]int64
 	// Queue is the memory of each kind's pages that wait to be written.
 	Queue int64
+	// Prefetch is for indexes that are read before a query needs them, 0 for none. It is part of
+	// Index.
+	Prefetch Amount
+	// PrefetchRead is the size of one of these reads.
+	PrefetchRead int64
 	// Memory is for the indexes of what is on the disk, the queues, and running reads.
 	Memory Amount
 }
@@ -30,13 +35,17 @@ const (
 	indexTenths = 4
 	// defaultDiskQueue is the default of Disk.Queue.
 	defaultDiskQueue = 16 << 20
+	// Of the index pages, prefetchQuarters quarters are those of prefetched indexes by default. The
+	// rest is for what queries read of other blocks.
+	prefetchQuarters    = 3
+	defaultPrefetchRead = 8 << 20
 )
 
 // DiskOptions returns the options of a kind's cache on the disk.
 func (m *Memory) DiskOptions(k Kind) diskcache.Options {
 	return diskcache.Options{
 		MaxBytes: m.Disk.Bytes[k], PageBytes: m.Page[k].Bytes, QueueBytes: m.Disk.Queue,
-		SecondUse: k == ChunkPages,
+		SecondUse: k == ChunkPages, Priority: k == IndexPages,
 	}
 }
 
@@ -58,12 +67,22 @@ func (m *Memory) fitDisk(limit int64) error {
 		return fmt.Errorf("%s gives one kind of pages %s, more than the limit of %s",
 			&d.Total, units.Base2Bytes(n), units.Base2Bytes(diskcache.MaxBytes))
 	}
-	d.Queue = defaultDiskQueue
+	if !d.Prefetch.Given {
+		d.Prefetch.Bytes = d.Index.Bytes / 4 * prefetchQuarters
+	} else if d.Prefetch.Bytes > d.Index.Bytes {
+		return fmt.Errorf("%s is more than %s, the part of the disk cache for index pages",
+			&d.Prefetch, units.Base2Bytes(d.Index.Bytes))
+	}
+	d.Queue, d.PrefetchRead = defaultDiskQueue, defaultPrefetchRead
 	if limit > 0 {
 		d.Queue = max(min(d.Queue, limit/64), 1<<20)
+		d.PrefetchRead = max(min(d.PrefetchRead, limit/128), 1<<20)
 	}
 	d.Memory = Amount{
 		Bytes: diskcache.ReadBytes, Given: true, From: "the memory of " + d.Total.From,
+	}
+	if d.Prefetch.Bytes > 0 {
+		d.Memory.Bytes += d.PrefetchRead
 	}
 	for _, k := range []Kind{IndexPages, ChunkPages} {
 		d.Memory.Bytes += m.DiskOptions(k).MemoryBytes()

@@ -2,6 +2,7 @@ package diskcache
 
 import (
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -16,26 +17,33 @@ type budget struct {
 	perDay int64 // 0: no limit
 	rate   int64 // bytes a second
 
-	mu     sync.Mutex // guards following
-	loaded bool
-	day    int64 // since 1970, UTC
-	bytes  int64
-	next   time.Time // when the next batch may be written
+	mu       sync.Mutex // guards following
+	loaded   bool
+	day      int64 // since 1970, UTC
+	bytes    int64
+	priority int64     // part of bytes that caches with Options.Priority wrote
+	next     time.Time // when the next batch may be written
 }
 
 const (
 	budgetName = "written"
 	maxBudget  = 1 << 10
+	// priorityShare is the part of a day's bytes, as 1/n, that only caches with Options.Priority
+	// may use.
+	priorityShare = 4
 )
 
 var budgetFormat = sealed.Format{Kind: "disk-written", Version: 1}
 
 // load reads what was written today before this process started.
 func (b *budget) load() {
-	var day, bytes int64
+	var day, bytes, priority int64
 	payload, err := budgetFormat.Read(b.dir, budgetName, maxBudget)
 	if err == nil {
-		_, err = fmt.Sscanf(string(payload), "%d %d", &day, &bytes)
+		// An older process has not written the third number.
+		if n, _ := fmt.Sscan(string(payload), &day, &bytes, &priority); n < 2 {
+			err = sealed.ErrDamaged
+		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -44,22 +52,44 @@ func (b *budget) load() {
 	}
 	b.loaded = true
 	if err == nil && day == today() && bytes > 0 {
-		b.day, b.bytes = day, b.bytes+bytes
+		b.day, b.bytes, b.priority = day, b.bytes+bytes, b.priority+min(max(priority, 0), bytes)
 	}
 }
 
 // spend counts bytes, and reports whether they may be written.
-func (b *budget) spend(bytes int64) bool {
+func (b *budget) spend(bytes int64, priority bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if day := today(); day != b.day {
-		b.day, b.bytes = day, 0
-	}
-	if b.perDay > 0 && b.bytes+bytes > b.perDay {
+	if bytes > b.leftLocked(priority) {
 		return false
 	}
 	b.bytes += bytes
+	if priority {
+		b.priority += bytes
+	}
 	return true
+}
+
+// left reports whether a batch of a cache with Options.Priority may be written.
+func (b *budget) left() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.leftLocked(true) >= batchBytes
+}
+
+// leftLocked returns how many bytes may be written today. The caller holds b.mu.
+func (b *budget) leftLocked(priority bool) int64 {
+	if day := today(); day != b.day {
+		b.day, b.bytes, b.priority = day, 0, 0
+	}
+	if b.perDay == 0 {
+		return math.MaxInt64
+	}
+	left := b.perDay - b.bytes
+	if !priority {
+		left -= max(b.perDay/priorityShare-b.priority, 0)
+	}
+	return left
 }
 
 // pace returns how long the writer of a batch waits before its next one.
@@ -77,7 +107,7 @@ func (b *budget) pace(bytes int64) time.Duration {
 // save keeps the count for the next process.
 func (b *budget) save() error {
 	b.mu.Lock()
-	payload := fmt.Appendf(nil, "%d %d", b.day, b.bytes)
+	payload := fmt.Appendf(nil, "%d %d %d", b.day, b.bytes, b.priority)
 	b.mu.Unlock()
 	return budgetFormat.Write(b.dir, budgetName, payload, false)
 }

@@ -1,8 +1,6 @@
 package diskcache
 
 import (
-	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +20,7 @@ type Cache struct {
 	requests, hits, hitBytes    atomic.Int64
 	added, departed, evictions  atomic.Int64
 	tooLarge, crowded, firstUse atomic.Int64
+	lost                        atomic.Int64 // see Lost
 
 	wake    chan struct{} // the queue has values
 	closing chan struct{}
@@ -139,58 +138,6 @@ func (c *Cache) enqueue(it *item) {
 	case c.wake <- struct{}{}:
 	default:
 	}
-}
-
-// Fill writes values whatever their use, for reading ahead. It waits while the queue is full, and
-// takes at most half of the queue, so that requests find a place. It returns an error when ctx ends
-// or the disk is off.
-func (c *Cache) Fill(ctx context.Context, keys []bytecache.Key, values [][]byte) error {
-	for i := range keys {
-		for {
-			if !c.disk.writable() {
-				return fmt.Errorf("disk cache %s is off", c.o.Kind)
-			}
-			wait := c.fill(keys[i], values[i])
-			if wait == nil {
-				break
-			}
-			select {
-			case <-wait:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-	}
-	return nil
-}
-
-// fill enqueues a value, or returns a channel that is closed when the queue has become shorter.
-func (c *Cache) fill(key bytecache.Key, value []byte) (wait <-chan struct{}) {
-	h := hashOf(&key.ID)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.closed || int64(len(value)) > c.o.PageBytes || c.pending[key.ID] != nil ||
-		c.table.find(h) >= 0:
-		return nil
-	case c.queueBytes > 0 && c.queueBytes+int64(len(value)) > c.o.QueueBytes/2:
-		return c.changed
-	}
-	c.enqueue(&item{id: key.ID, hash: h, value: value})
-	return nil
-}
-
-// Has reports for each key whether its value is there, without reading it. It is wrong about one
-// key in 300,000 that is not there.
-func (c *Cache) Has(keys []bytecache.Key) []bool {
-	has := make([]bool, len(keys))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for i := range keys {
-		has[i] = !c.closed && (c.pending[keys[i].ID] != nil ||
-			c.table.find(hashOf(&keys[i].ID)) >= 0)
-	}
-	return has
 }
 
 // Del removes a value. Its record stays in its segment: if the process is killed before the segment

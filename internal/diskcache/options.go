@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"larder/internal/bucket/cost"
+	"larder/internal/bytecache"
 	"larder/internal/localfs"
 )
 
@@ -82,6 +83,12 @@ type Options struct {
 	// SecondUse keeps a page when it is used the second time, so that pages that are used once
 	// replace none that are used often.
 	SecondUse bool
+	// Priority keeps a quarter of DiskOptions.WritesPerDay for caches that have it, so that other
+	// caches of the disk cannot use it up.
+	Priority bool
+	// Evicted is called after pages were removed because space was needed, with the identity of the
+	// first page of each object that lost some. It must not wait. Default nil: not called.
+	Evicted func(objects []bytecache.ID)
 	// QueueBytes bounds the memory of pages that wait to be written. Default 16 MiB. Further pages
 	// are dropped.
 	QueueBytes int64

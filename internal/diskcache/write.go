@@ -9,6 +9,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"larder/internal/bytecache"
 )
 
 const (
@@ -152,6 +154,7 @@ func (c *Cache) write(batch []*item) int64 {
 				c.settle(it)
 				c.departed.Add(1)
 				c.crowded.Add(1)
+				c.lost.Add(1)
 			}
 		}
 	}()
@@ -231,7 +234,7 @@ func (w *writer) flush() error {
 		return nil
 	}
 	c, start := w.c, w.off-int64(len(w.buf))
-	if !c.disk.budget.spend(int64(len(w.buf))) {
+	if !c.disk.budget.spend(int64(len(w.buf)), c.o.Priority) {
 		w.off = start
 		w.entries = w.entries[:len(w.entries)-len(w.batch)]
 		w.buf, w.batch = w.buf[:0], w.batch[:0]
@@ -437,10 +440,46 @@ func (w *writer) move(s *segment, limit int64) (moved int64, err error) {
 
 // evict removes a segment and its pages.
 func (c *Cache) evict(s *segment) {
+	objects := c.objectsOf(s)
 	if err := c.dir.Remove(s.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.disk.o.Logger.Debug("removing a segment of the disk cache failed", "err", err)
 	}
 	c.forget(s)
+	if len(objects) > 0 {
+		c.o.Evicted(objects)
+	}
+}
+
+// objectsOf returns the identity of the first page of each object with pages that are nowhere but
+// in a segment. It returns nil without Options.Evicted.
+func (c *Cache) objectsOf(s *segment) []bytecache.ID {
+	if c.o.Evicted == nil {
+		return nil
+	}
+	entries, err := readFooter(s.file, s.size)
+	if err != nil {
+		return nil // nothing is known about them
+	}
+	seen := map[bytecache.ID]struct{}{}
+	var objects []bytecache.ID
+	for i := range entries {
+		e := &entries[i]
+		first := e.id
+		clear(first[bytecache.PageAt : bytecache.PageAt+4])
+		if _, known := seen[first]; known {
+			continue
+		}
+		h := hashOf(&e.id)
+		c.mu.Lock()
+		at := c.table.find(h)
+		here := at >= 0 && c.table.locs[at] == location(s.slot, int64(e.off))
+		c.mu.Unlock()
+		if here {
+			seen[first] = struct{}{}
+			objects = append(objects, first)
+		}
+	}
+	return objects
 }
 
 // forget drops a segment and its pages from memory. Its slot is used again only after the index has
@@ -506,6 +545,7 @@ func (c *Cache) inPlace() error {
 
 // reload begins again with what is on the disk.
 func (c *Cache) reload() {
+	defer c.lost.Add(1)
 	c.writer.cur, c.writer.entries = nil, nil
 	c.writer.buf, c.writer.batch = c.writer.buf[:0], c.writer.batch[:0]
 	for {

@@ -23,7 +23,7 @@ var layers = [][]string{
 	{"store/indexheader", "store/irregular", "store/matcher", "indexcache", "chunkcache"},
 	{"store/catalog", "store/postings"},
 	{"store/block", "store/admission"}, // block reads blocks as the catalog describes them
-	{"store", "store/warm"},
+	{"store", "store/warm", "store/prefetch"},
 	{"internal/web", "benchmarks", "internal/bucket", "internal/config"},
 	{"cmd"},
 }
@@ -70,6 +70,11 @@ var narrower = map[string][]string{
 	"store/warm": {"internal/panics", "internal/telemetry", "internal/pagecache",
 		"store/storepb", "store/catalog", "store/block", "store/postings", "store/indexheader",
 		"internal/localfs", "internal/sealed"},
+	"store/prefetch": {"internal/panics", "internal/bytecache", "internal/pagecache",
+		"internal/bucket/slots", "internal/tsdbfmt", "internal/localfs", "internal/sealed",
+		"store/catalog", "store/indexheader",
+		// in tests: a whole gateway
+		"indexcache", "chunkcache", "internal/diskcache", "internal/extent", "store/storepb"},
 
 	"internal/bucket": {
 		"internal/bucket/listing", "internal/bucket/slots", "internal/bucket/hedge",

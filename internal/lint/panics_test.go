@@ -35,6 +35,7 @@ var uncontained = map[string]string{
 	"store/indexheader.New":                "closes headers, and saves them contained",
 	"store/indexheader.fetcher.start":      "reads through retry, which contains",
 	"store/indexheader.readEnds":           "the same",
+	"store/prefetch.Prefetcher.read":       "promotes a read",
 }
 
 // TestGoroutinesContainPanics: every goroutine contains its panics, because one that is not

@@ -18,6 +18,7 @@ type flight struct {
 	read     read
 	off, end int64 // its bytes
 	shared   bool  // its pages are in the table
+	ahead    bool  // see Reader.Prefetch: its pages are not kept in the cache
 	rereads  int   // reads after a body that was too long; of the reading goroutine
 
 	// ctx is cancelled when the flight is over. It has the values of the request that started it,
@@ -305,7 +306,7 @@ func (r *Reader) leave(waits []*waiter) {
 // publish makes the pages from from to n available and releases the waiters that need no more. It
 // reports whether there are other waiters.
 func (r *Reader) publish(f *flight, from, n int) bool {
-	for i := from; i < n; i++ {
+	for i := from; i < n && !f.ahead; i++ {
 		if key, ok := f.obj.cacheKey(f.read.first+int64(i), r.shift); ok {
 			r.cache.Set(key, f.pages[i])
 		}
@@ -353,9 +354,9 @@ func (r *Reader) endLocked(f *flight, err error) {
 	}
 	r.published.Add(1)
 	if errors.Is(err, errAbandoned) {
-		r.metrics.abandoned.Inc()
+		r.metricsOf(f).abandoned.Inc()
 	} else if err != nil {
-		r.metrics.readFailures.Inc()
+		r.metricsOf(f).readFailures.Inc()
 	}
 	for _, w := range f.waiters {
 		w.err = err

@@ -100,9 +100,10 @@ func (r *Reader) rereads(f *flight, err error) bool {
 	f.rereads++
 	// The published pages are not of the range either. They must not be mixed with pages that are.
 	f.pages, f.ready = make([][]byte, len(f.pages)), 0
-	r.metrics.readRetries.Inc()
-	r.metrics.fetched.Add(float64(len(f.pages)))
-	r.metrics.fetchedBytes.Add(float64(f.end - f.off))
+	m := r.metricsOf(f)
+	m.readRetries.Inc()
+	m.fetched.Add(float64(len(f.pages)))
+	m.fetchedBytes.Add(float64(f.end - f.off))
 	return true
 }
 
@@ -116,8 +117,9 @@ func (f *flight) wrap(err error) error {
 // readPages reads the bytes of the flight's pages and publishes the pages as they arrive.
 func (r *Reader) readPages(ctx context.Context, f *flight) error {
 	off, length := f.off, f.end-f.off
-	r.metrics.reads.Inc()
-	r.metrics.readBytes.Observe(float64(length))
+	m := r.metricsOf(f)
+	m.reads.Inc()
+	m.readBytes.Observe(float64(length))
 	start := time.Now()
 	var first time.Time // when the first byte came
 	watched, seen := extent.Watch(ctx)

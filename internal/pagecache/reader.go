@@ -20,7 +20,9 @@ type Reader struct {
 	opts    Options
 	shift   uint
 	metrics *metrics
-	panics  *panics.Guard
+	// ahead counts reads of Prefetch. It is not registered: the caller has metrics of its own.
+	ahead  *metrics
+	panics *panics.Guard
 	// inFlight accounts for the bytes of running reads.
 	inFlight *slots.Bytes
 	// buffers has the buffers of bodies, by size: 32 KiB and the powers of two up to 256 KiB, at
@@ -57,6 +59,7 @@ func New(bucket Bucket, cache Cache, opts Options) *Reader {
 		opts:     opts,
 		shift:    uint(bits.TrailingZeros(uint(opts.PageSize))),
 		metrics:  newMetrics(opts.Registerer, opts.Kind),
+		ahead:    newMetrics(nil, opts.Kind),
 		panics:   panics.New("pages", opts.Logger, opts.Registerer),
 		inFlight: slots.NewBytes(opts.MaxInFlightBytes),
 		table:    map[uint64]*flight{},

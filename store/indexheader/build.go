@@ -58,6 +58,10 @@ func buildFrom(ctx context.Context, f *fetcher, src Source, window int, out outp
 	if err != nil {
 		return err
 	}
+	f.keep(src, toc, 0, ends.head)
+	if ends.tailOff > 0 {
+		f.keep(src, toc, ends.tailOff, ends.tail)
+	}
 	foot := footer{id: src.ID, content: src.Content, indexSize: size, toc: toc}
 	if toc.Version == 1 {
 		foot.lists = listsStored
@@ -71,15 +75,13 @@ func buildFrom(ctx context.Context, f *fetcher, src Source, window int, out outp
 	// the first.
 	var parts []*part
 	if toc.Symbols != 0 {
-		parts = ends.split(parts, toc.Symbols, toc.SectionEnd(toc.Symbols, size), f.partSize)
+		parts = ends.split(parts, toc.Symbols, toc.SectionEnd(toc.Symbols, size), f)
 	}
 	tableAt := len(parts)
 	if toc.PostingsTable != 0 {
-		parts = ends.split(
-			parts, toc.PostingsTable, toc.SectionEnd(toc.PostingsTable, size), f.partSize,
-		)
+		parts = ends.split(parts, toc.PostingsTable, toc.SectionEnd(toc.PostingsTable, size), f)
 	}
-	s := f.start(ctx, src.IndexObject, parts, window)
+	s := f.start(ctx, src, toc, parts, window)
 	defer s.close()
 
 	if toc.Symbols != 0 {
@@ -207,16 +209,14 @@ type ends struct {
 }
 
 func readEnds(ctx context.Context, f *fetcher, name string, size int64) (ends, error) {
-	if size <= wholeIndex {
+	if size <= max(wholeIndex, 2*f.page) {
 		b := make([]byte, size)
 		err := f.read(ctx, name, 0, b)
 		return ends{head: b, tail: b}, err
 	}
-	e := ends{
-		head:    make([]byte, probeSize),
-		tail:    make([]byte, probeSize),
-		tailOff: size - probeSize,
-	}
+	head := min((probeSize+f.page-1)/f.page*f.page, size)
+	e := ends{head: make([]byte, head), tailOff: max((size-probeSize)/f.page*f.page, head)}
+	e.tail = make([]byte, size-e.tailOff)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	other := make(chan error, 1)
@@ -239,9 +239,9 @@ func readEnds(ctx context.Context, f *fetcher, name string, size int64) (ends, e
 	return e, err
 }
 
-// split appends the parts of [off, end): bytes of the ends, and ranges of at most size bytes to
-// read.
-func (e *ends) split(parts []*part, off, end, size int64) []*part {
+// split appends the parts of [off, end): bytes of the ends, and ranges of whole pages to read, of
+// at most f.partSize bytes.
+func (e *ends) split(parts []*part, off, end int64, f *fetcher) []*part {
 	inHand := func(b []byte, at, to int64) {
 		if off >= at && off < min(end, to) {
 			n := min(end, to) - off
@@ -251,9 +251,13 @@ func (e *ends) split(parts []*part, off, end, size int64) []*part {
 	}
 	inHand(e.head, 0, int64(len(e.head)))
 	for stop := min(end, max(e.tailOff, int64(len(e.head)))); off < stop; {
-		n := min(size, stop-off)
-		parts = append(parts, &part{off: off, size: n})
-		off += n
+		p := &part{off: off / f.page * f.page}
+		p.before = off - p.off
+		whole := min((stop+f.page-1)/f.page*f.page, e.tailOff)
+		p.size = min(f.partSize, whole-p.off)
+		p.after = max(p.off+p.size-stop, 0)
+		parts = append(parts, p)
+		off = p.off + p.size - p.after
 	}
 	inHand(e.tail, e.tailOff, e.tailOff+int64(len(e.tail)))
 	return parts

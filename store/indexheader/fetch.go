@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"larder/internal/panics"
+	"larder/internal/tsdbfmt"
 )
 
 // Bucket is the part of an object store client that a Manager needs.
@@ -27,6 +28,8 @@ type fetcher struct {
 	panics   *panics.Guard
 	partSize int64
 	timeout  time.Duration // of one read
+	page     int64         // see Options.PageSize
+	kept     func(src Source, toc tsdbfmt.TOC, off int64, b []byte)
 
 	// bytes bounds the parts of all running builds. INVARIANT: the parts of a stream acquire and
 	// release it in their order, so a stream waits only for streams that can continue.
@@ -132,13 +135,16 @@ func ended(ctx context.Context, err error) error {
 
 // part is one piece of a stream: bytes that have been read already, or a range to read.
 type part struct {
-	off   int64
-	size  int64
-	data  []byte
-	buf   *[]byte // pooled memory of data
-	held  bool    // size is acquired from fetcher.bytes
-	err   error
-	ready chan struct{} // closed when data or err is set; nil if data was read before
+	off  int64
+	size int64
+	// before and after are bytes at both ends of the range that are not of the stream. They
+	// complete pages.
+	before, after int64
+	data          []byte
+	buf           *[]byte // pooled memory of data
+	held          bool    // size is acquired from fetcher.bytes
+	err           error
+	ready         chan struct{} // closed when data or err is set; nil if data was read before
 }
 
 // stream reads consecutive ranges of an object in parts, ahead of its consumer.
@@ -158,8 +164,10 @@ type stream struct {
 	open bool
 }
 
-// start starts a stream. At most window parts are in memory at a time.
-func (f *fetcher) start(ctx context.Context, name string, parts []*part, window int) *stream {
+// start starts a stream of the index of src. At most window parts are in memory at a time.
+func (f *fetcher) start(
+	ctx context.Context, src Source, toc tsdbfmt.TOC, parts []*part, window int,
+) *stream {
 	s := &stream{f: f, parts: parts, window: make(chan struct{}, window)}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	for _, p := range parts {
@@ -183,12 +191,25 @@ func (f *fetcher) start(ctx context.Context, name string, parts []*part, window 
 			p.held = true
 			s.wg.Go(func() {
 				defer close(p.ready)
-				p.data = f.buffer(p)
-				p.err = f.read(s.ctx, name, p.off, p.data)
+				b := f.buffer(p)
+				if p.err = f.read(s.ctx, src.IndexObject, p.off, b); p.err == nil {
+					f.keep(src, toc, p.off, b)
+				}
+				p.data = b[p.before : p.size-p.after]
 			})
 		}
 	})
 	return s
+}
+
+// keep passes on bytes that were read.
+func (f *fetcher) keep(src Source, toc tsdbfmt.TOC, off int64, b []byte) {
+	if f.kept != nil {
+		_ = f.panics.Do(func() error {
+			f.kept(src, toc, off, b)
+			return nil
+		})
+	}
 }
 
 // buffer returns memory for a part. Large parts use a pool, because a large index has hundreds of

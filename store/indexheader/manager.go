@@ -16,6 +16,7 @@ import (
 
 	"larder/internal/bucket/slots"
 	"larder/internal/panics"
+	"larder/internal/tsdbfmt"
 )
 
 // Manager owns the index headers of a process: it builds, opens, closes and forgets them.
@@ -83,7 +84,7 @@ func New(opts Options) (*Manager, error) {
 		panics: guard,
 		fetch: &fetcher{
 			bkt: opts.Bucket, panics: guard, partSize: opts.PartSize, timeout: opts.ReadTimeout,
-			bytes: semaphore.NewWeighted(opts.BuildBytes),
+			bytes: semaphore.NewWeighted(opts.BuildBytes), page: opts.PageSize, kept: opts.Kept,
 		},
 		look:    newLookups(opts.BlockCacheBytes),
 		step:    func(string) error { return nil },
@@ -364,6 +365,34 @@ func (m *Manager) Opened(id ulid.ULID) bool {
 	defer m.unlock()
 	e := m.entries[id]
 	return e != nil && (e.h != nil || e.prepared)
+}
+
+// TOC returns the table of contents of a block's index if its header has been built. It does not
+// use the header, and does not keep it open.
+func (m *Manager) TOC(src Source) (toc tsdbfmt.TOC, ok bool) {
+	m.mu.Lock()
+	e := m.entries[src.ID]
+	if e == nil || e.src.Content != src.Content || e.h == nil && !e.prepared {
+		m.unlock()
+		return tsdbfmt.TOC{}, false
+	}
+	if e.h != nil {
+		toc = e.h.TOC()
+		m.unlock()
+		return toc, true
+	}
+	m.unlock()
+	f, err := openFile(m.opts.Dir, src.ID)
+	if err != nil {
+		return tsdbfmt.TOC{}, false
+	}
+	r, err := open(f, src, m.look)
+	if err != nil {
+		_ = f.Close() // nothing was written
+		return tsdbfmt.TOC{}, false
+	}
+	defer func() { _ = r.close() }() // as above
+	return r.toc, true
 }
 
 // Forget drops a block that is no longer served. Its header is closed when the last caller releases

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"larder/internal/localfs"
+	"larder/internal/tsdbfmt"
 )
 
 // Source identifies a block and the place of its index.
@@ -45,6 +46,13 @@ type Options struct {
 	SaveRetry time.Duration
 	// Bucket is where the indexes are read. It repeats requests that failed: a Manager does not.
 	Bucket Bucket
+	// Kept gets the bytes that a build reads of an index, while it reads them: b lies at off in the
+	// index. It must not wait, and must not keep b. It is called concurrently. Default nil: not
+	// called.
+	Kept func(src Source, toc tsdbfmt.TOC, off int64, b []byte)
+	// PageSize makes builds read whole pages of this size, so that Kept gets whole pages: a power
+	// of two. Default 0: they read what they need.
+	PageSize int64
 	// Measure asks the bucket for the sizes of a block's files. It is called for a block that is
 	// Unsized, and for one whose index does not have its stated size or does not verify (corrupt).
 	// It returns true if the block's contents have been replaced: the build then ends with
@@ -128,7 +136,8 @@ func (o Options) withDefaults() Options {
 	if o.PartSize <= 0 {
 		o.PartSize = 4 << 20
 	}
-	o.PartSize = min(o.PartSize, maxPartSize)
+	o.PageSize = max(o.PageSize, 1)
+	o.PartSize = (min(o.PartSize, maxPartSize) + o.PageSize - 1) / o.PageSize * o.PageSize
 	if o.BuildBytes <= 0 {
 		o.BuildBytes = 64 << 20
 	}

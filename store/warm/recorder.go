@@ -309,6 +309,19 @@ func (r *Recorder) Forget(keep func(ulid.ULID) bool) {
 	r.dropBlocks(gone)
 }
 
+// Recent returns when blocks were last used, if after since.
+func (r *Recorder) Recent(since time.Time) map[ulid.ULID]time.Time {
+	used := map[ulid.ULID]time.Time{}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, at := range r.blocks {
+		if last := time.UnixMilli(r.places[at].last); last.After(since) {
+			used[id] = last
+		}
+	}
+	return used
+}
+
 // recorded are statistics of a Recorder.
 type recorded struct {
 	blocks, sets       int

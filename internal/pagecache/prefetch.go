@@ -1,0 +1,80 @@
+package pagecache
+
+import (
+	"context"
+
+	"larder/internal/bytecache"
+)
+
+// Keys returns the keys of the pages that span lies in. It returns nil if a page has no key and can
+// therefore not be kept.
+func (r *Reader) Keys(obj Object, span Span) []bytecache.Key {
+	obj = r.named(obj)
+	if span.Off < 0 || span.End > obj.Size || span.End <= span.Off {
+		return nil
+	}
+	first, last := span.Off>>r.shift, (span.End-1)>>r.shift
+	keys := make([]bytecache.Key, 0, last-first+1)
+	for no := first; no <= last; no++ {
+		key, ok := obj.cacheKey(no, r.shift)
+		if !ok {
+			return nil
+		}
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// Prefetch reads the pages that span lies in from the bucket, with one read, and returns them. It
+// asks no cache and keeps nothing: the caller decides where the pages are kept. Requests that need
+// one of the pages meanwhile wait for this read, which then becomes demand. It counts in no metric
+// of requests. The class of ctx says how the read queues, see internal/bucket/slots.
+func (r *Reader) Prefetch(ctx context.Context, obj Object, span Span) ([][]byte, error) {
+	obj = r.named(obj)
+	pages, _, err := r.touch(obj, []Span{span})
+	if err != nil || len(pages.list) == 0 {
+		return nil, err
+	}
+	list := pages.list
+	c, err := r.claimAhead(ctx, obj, list)
+	if err != nil {
+		return nil, err
+	}
+	c.join(ctx)
+	r.launch(c)
+	if err := r.await(ctx, c, list); err != nil {
+		return nil, err
+	}
+	values := make([][]byte, len(list))
+	for i := range list {
+		values[i] = list[i].b
+	}
+	return values, nil
+}
+
+// claimAhead registers one flight for neighbouring pages, whatever a plan would do. A page that
+// another flight reads stays with that flight for requests that join.
+func (r *Reader) claimAhead(ctx context.Context, obj Object, list []page) (*claims, error) {
+	c := &claims{obj: obj, pages: make([]claim, len(list))}
+	for i := range list {
+		c.pages[i] = claim{at: i, wait: -1}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, ErrClosed
+	}
+	whole := []read{{first: list[0].no, last: list[len(list)-1].no}}
+	r.registerLocked(ctx, c, r.geometry(obj), whole, true, &tally{})
+	c.own[0].ahead = true
+	r.waitLocked(c, list)
+	return c, nil
+}
+
+// metricsOf returns the metrics that count a flight.
+func (r *Reader) metricsOf(f *flight) *metrics {
+	if f.ahead {
+		return r.ahead
+	}
+	return r.metrics
+}

@@ -1,0 +1,165 @@
+package prefetch
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"larder/internal/bucket/slots"
+	"larder/internal/pagecache"
+	"larder/internal/tsdbfmt"
+	"larder/store/indexheader"
+)
+
+const (
+	// maxGap is the longest stretch of pages that are there and are read along, because that takes
+	// less than another request.
+	maxGap = 128 << 10
+	// busyFor is how often requests that wait are looked at.
+	busyFor = 20 * time.Millisecond
+)
+
+var (
+	// errNoHeader: the header could not be built. The builder has logged why.
+	errNoHeader = errors.New("the block has no index header")
+	// errPaused: the disk does not write.
+	errPaused = errors.New("the disk cache does not write")
+)
+
+// sections returns the parts of an index that requests read through pages, in the order in which
+// they need them.
+func sections(toc tsdbfmt.TOC, size int64) []pagecache.Span {
+	var spans []pagecache.Span
+	for _, off := range []int64{toc.Postings, toc.Series} {
+		if off == 0 {
+			continue
+		}
+		if end := toc.SectionEnd(off, size); end > off {
+			spans = append(spans, pagecache.Span{Off: off, End: end})
+		}
+	}
+	return spans
+}
+
+// advance makes the next read for a block, if any. It reports whether none is left.
+func (p *Prefetcher) advance(ctx context.Context, b *block) (done bool, err error) {
+	if !b.started {
+		toc, ok := p.o.Headers.TOC(b.source())
+		if !ok {
+			return false, errNoHeader
+		}
+		b.started, b.left = true, sections(toc, b.meta.IndexSize)
+	}
+	obj := p.o.Pages.Object(b.meta.Number, b.meta.ID, b.meta.Content, b.meta.IndexSize)
+	page := int64(p.o.Pages.PageSize())
+	for len(b.left) > 0 && ctx.Err() == nil {
+		span := &b.left[0]
+		if span.Off >= span.End {
+			b.left = b.left[1:]
+			continue
+		}
+		window := pagecache.Span{Off: span.Off / page * page}
+		window.End = min(window.Off+p.o.ReadBytes, (span.End+page-1)/page*page, obj.Size)
+		missing, present := p.missing(obj, window, page)
+		p.metrics.present.Add(float64(present))
+		if missing.End == missing.Off {
+			span.Off = window.End
+			continue
+		}
+		if err := p.read(ctx, obj, missing); err != nil {
+			return false, err
+		}
+		span.Off = missing.End
+		return false, nil
+	}
+	return len(b.left) == 0, nil
+}
+
+// missing returns the first stretch of pages of a window that the disk does not have, and the
+// number of pages before it. Short stretches of pages that it has are part of it.
+func (p *Prefetcher) missing(
+	obj pagecache.Object, window pagecache.Span, page int64,
+) (missing pagecache.Span, present int) {
+	keys := p.o.Pages.Keys(obj, window)
+	first, last := -1, -1
+	for i, there := range p.o.Disk.Has(keys) {
+		switch {
+		case there:
+		case first < 0:
+			first, last = i, i
+		case int64(i-last-1)*page <= maxGap:
+			last = i
+		}
+		if first >= 0 && int64(i-last)*page > maxGap {
+			break
+		}
+	}
+	if first < 0 {
+		return pagecache.Span{}, len(keys)
+	}
+	return pagecache.Span{
+		Off: window.Off + int64(first)*page,
+		End: min(window.Off+int64(last+1)*page, obj.Size),
+	}, first
+}
+
+// read reads a stretch of pages into the disk cache.
+func (p *Prefetcher) read(ctx context.Context, obj pagecache.Object, span pagecache.Span) error {
+	n := span.End - span.Off
+	if p.o.Disk.Await(ctx, n) != nil {
+		return errPaused
+	}
+	due := p.due(n)
+	for p.o.Busy() && ctx.Err() == nil && time.Now().Before(due) {
+		time.Sleep(min(busyFor, time.Until(due)))
+	}
+	ahead, need := slots.LookAhead(ctx)
+	if p.o.MinRate > 0 {
+		timer := time.AfterFunc(time.Until(due), func() {
+			p.metrics.demand.Inc()
+			need()
+		})
+		defer timer.Stop()
+	}
+	p.metrics.reads.Inc()
+	p.metrics.bytes.Add(float64(n))
+	values, err := p.o.Pages.Prefetch(ahead, obj, span)
+	if err != nil {
+		return err
+	}
+	p.metrics.read.Add(float64(len(values)))
+	if p.o.Disk.Fill(ctx, p.o.Pages.Keys(obj, span), values) != nil {
+		return errPaused
+	}
+	return nil
+}
+
+// due returns when a read of n bytes must begin so that MinRate is kept.
+func (p *Prefetcher) due(n int64) time.Time {
+	const never = 100 * 365 * 24 * time.Hour
+	if p.o.MinRate < 0 {
+		return time.Now().Add(never)
+	}
+	return time.Now().Add(time.Duration(float64(n) / float64(p.o.MinRate) * float64(time.Second)))
+}
+
+// Kept offers the pages of an index that the build of a header has read to the disk, see
+// indexheader.Options.Kept.
+func (p *Prefetcher) Kept(src indexheader.Source, toc tsdbfmt.TOC, off int64, b []byte) {
+	if src.IndexSize == 0 {
+		return // the identity of its pages is not known
+	}
+	obj := p.o.Pages.Object(src.Number, src.ID, src.Content, src.IndexSize)
+	page := int64(p.o.Pages.PageSize())
+	end := off + int64(len(b))
+	for _, s := range sections(toc, src.IndexSize) {
+		span := pagecache.Span{Off: max(s.Off/page*page, off), End: min(s.End, end)}
+		keys := p.o.Pages.Keys(obj, span)
+		for i := range keys {
+			at := span.Off + int64(i)*page
+			if to := min(at+page, obj.Size); to <= end {
+				p.o.Disk.Offer(keys[i], append(make([]byte, 0, to-at), b[at-off:to-off]...))
+			}
+		}
+	}
+}
