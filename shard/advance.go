@@ -275,14 +275,7 @@ func find(blocks []Block, id ulid.ULID) bool {
 	return ok
 }
 
-// owns reports whether a member in this state owns a block.
-func (m *Member) owns(s State, block ulid.ULID) bool {
-	return s.Next.Owns(m.id, block) ||
-		s.Current.Owns(m.id, block) && (!m.frozen || slices.Contains(m.kept, block) ||
-			!s.Current.Equal(m.state.Current))
-}
-
 // Serves reports whether the member serves and advertises a block.
 func (m *Member) Serves(block ulid.ULID) bool {
-	return find(m.blocks, block) && (m.owns(m.state, block) || m.owns(m.want, block))
+	return find(m.blocks, block) && m.Ownership().Owns(block)
 }

@@ -9,8 +9,13 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// maxCount bounds the number of shards, and so what finding an owner costs.
-const maxCount = 1024
+const (
+	// maxCount bounds the number of shards, and so what finding an owner costs.
+	maxCount = 1024
+	// maxZones bounds the number of zones, and maxZoneBytes the name of each.
+	maxZones     = 64
+	maxZoneBytes = 253
+)
 
 // ID names a member: one ordinal of one zone. Two processes must not have the same ID.
 type ID struct {
@@ -48,8 +53,16 @@ func (c Config) Validate() error {
 		return fmt.Errorf("count is %d, want 1 to %d", c.Count, maxCount)
 	case len(c.Zones) == 0:
 		return errors.New("no zones: name at least one")
+	case len(c.Zones) > maxZones:
+		return fmt.Errorf("%d zones, want at most %d", len(c.Zones), maxZones)
 	case slices.Contains(c.Zones, ""):
 		return errors.New("a zone has no name")
+	}
+	for _, zone := range c.Zones {
+		if len(zone) > maxZoneBytes {
+			return fmt.Errorf("the name of a zone has %d bytes, want at most %d", len(zone),
+				maxZoneBytes)
+		}
 	}
 	for i := 1; i < len(c.Zones); i++ {
 		if c.Zones[i-1] >= c.Zones[i] {

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -33,29 +34,59 @@ type Ask struct {
 	Epoch uint64 `json:"epoch"`
 }
 
+// Validate returns an error for a report that no member makes.
+func (r *Report) Validate() error {
+	if r.ID.Zone == "" || len(r.ID.Zone) > maxZoneBytes || r.ID.Ordinal < 0 ||
+		r.ID.Ordinal >= maxCount || r.Instance == 0 {
+		return errors.New("it does not say which member it is of")
+	}
+	if r.State.isZero() {
+		return nil
+	}
+	return r.State.validate()
+}
+
 // Report answers a peer that asks about blocks.
 func (m *Member) Report(question []ulid.ULID) Report {
 	r := Report{
 		ID: m.id, Instance: m.instance, State: m.state, Watching: m.now - m.started,
 		ReadyFor: m.readyFor(),
 	}
-	for _, block := range question {
-		if m.confirms(block) {
-			r.Serves = append(r.Serves, block)
-		}
-	}
+	r.Serves = m.confirmed(question)
 	for _, a := range m.asks {
 		r.Asks = append(r.Asks, Ask{Address: a.address, Epoch: a.epoch})
 	}
 	return r
 }
 
-// confirms reports whether the member serves a warm block that is, or covers, the given one. Only
-// persisted epochs count, because a restart forgets the others.
-func (m *Member) confirms(block ulid.ULID) bool {
-	return slices.ContainsFunc(m.blocks, func(b Block) bool {
-		return b.Warm && (b.ID == block || slices.Contains(b.Covers, block)) &&
-			m.owns(m.state, b.ID)
+// confirmed returns those of the given blocks that the member serves, or of which it serves a block
+// that covers them, if that is warm. Only persisted epochs count, because a restart forgets the
+// others.
+func (m *Member) confirmed(question []ulid.ULID) []ulid.ULID {
+	if len(question) == 0 {
+		return nil
+	}
+	asked := make(map[ulid.ULID]bool, len(question)) // true once confirmed
+	for _, block := range question {
+		asked[block] = false
+	}
+	confirm := func(block ulid.ULID) {
+		if _, ok := asked[block]; ok {
+			asked[block] = true
+		}
+	}
+	o := m.Ownership()
+	for _, b := range m.blocks {
+		if !b.Warm || !o.in(m.state, b.ID) {
+			continue
+		}
+		confirm(b.ID)
+		for _, covered := range b.Covers {
+			confirm(covered)
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(question), func(block ulid.ULID) bool {
+		return !asked[block]
 	})
 }
 

@@ -100,6 +100,10 @@ type Options struct {
 	// now. nil clamps nothing.
 	Clamp func(minT, maxT int64) (int64, int64)
 
+	// Refuse returns why the process must not answer now, "" if it may. Requests then fail with
+	// Unavailable. It must not wait. nil: it may always answer.
+	Refuse func() string
+
 	// Finished, if set, is called once for each request that has ended. It must not wait.
 	Finished func(Finished)
 

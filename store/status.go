@@ -76,8 +76,13 @@ func clientText(err error) string {
 }
 
 // ready returns Unavailable until the blocks of the bucket are known, because an empty answer would
-// wrongly mean that there is no data.
+// wrongly mean that there is no data. Options.Refuse may forbid to answer later, too.
 func (s *Server) ready() error {
+	if s.opts.Refuse != nil {
+		if why := s.opts.Refuse(); why != "" {
+			return status.Error(codes.Unavailable, "Not ready: "+why)
+		}
+	}
 	if !s.opts.Catalog.View().Ready {
 		return status.Error(codes.Unavailable,
 			"Not ready: the blocks of the bucket are not known yet")

@@ -24,6 +24,7 @@ import (
 	"larder/internal/localfs"
 	"larder/internal/pagecache"
 	"larder/internal/panics"
+	"larder/shard/membership"
 	"larder/store"
 	"larder/store/admission"
 	"larder/store/block"
@@ -32,6 +33,7 @@ import (
 	"larder/store/irregular"
 	"larder/store/postings"
 	"larder/store/prefetch"
+	"larder/store/storepb"
 	"larder/store/warm"
 )
 
@@ -48,6 +50,9 @@ type backend struct {
 	// messages is the account of the messages of requests.
 	messages *intake.Account
 	warmer   *warm.Warmer // nil for none
+
+	shard   *membership.Driver              // nil: all blocks are served
+	onShard func(ready bool, reason string) // set before run
 
 	irregular *irregular.Blocks
 
@@ -148,6 +153,9 @@ func (b *backend) open(
 	if err != nil {
 		return err
 	}
+	if err := b.openShard(dir, reg); err != nil {
+		return err
+	}
 	if err := b.openCatalog(parquet, files, lockDir, reg); err != nil {
 		return err
 	}
@@ -185,6 +193,9 @@ func (b *backend) open(
 		Clamp: conf.blocks.clamp, Finished: conf.hooks.finished,
 		Logger: b.logger, Registerer: reg, Tracer: tracer.Tracer("larder"),
 	}
+	if b.shard != nil {
+		options.Refuse = b.shardRefuses
+	}
 	if !conf.warm.on() && !b.prefetches() {
 		b.server = store.New(options)
 		return nil
@@ -204,8 +215,12 @@ func (b *backend) open(
 // services returns the services for the gRPC server.
 func (b *backend) services() services {
 	m := &b.conf.caches.Memory
+	var info storepb.InfoServer = b.server
+	if b.shard != nil {
+		info = infoAsked{info, b.shard}
+	}
 	return services{
-		store: b.server, info: b.server,
+		store: b.server, info: info,
 		messages: b.messages, incomplete: m.HalfReceived(), unsent: m.Messages(),
 	}
 }
@@ -290,6 +305,12 @@ func (b *backend) run(ctx context.Context, ready func()) error {
 		}
 		return nil
 	})
+	if b.shard != nil {
+		background(func() error {
+			b.shard.Run(ctx)
+			return nil
+		})
+	}
 	background(func() error {
 		b.blocks.ReportSilence(ctx)
 		return nil

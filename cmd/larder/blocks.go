@@ -84,7 +84,7 @@ func (b *backend) openCatalog(
 		Discovery: catalog.Discovery(conf.discovery), Interval: conf.interval,
 		Concurrency: conf.concurrency, DocumentBytes: m.Documents - 2*m.WholeObjects(),
 		MinTime: conf.minTime, MaxTime: conf.maxTime, Relabel: conf.relabel,
-		ConsistencyDelay:         conf.consistencyDelay,
+		Shard: b.shardOrNil(), ConsistencyDelay: conf.consistencyDelay,
 		IgnoreDeletionMarksDelay: conf.deletionMarksDelay,
 		Opened:                   b.opened, OnChange: b.viewChanged,
 		Logger: b.logger, Registerer: reg,

@@ -19,6 +19,7 @@ type storeConfig struct {
 	dataDir    dataDirConfig
 	headers    headersConfig
 	blocks     blocksConfig
+	shard      shardConfig
 	caches     cachesConfig
 	warm       warmConfig
 	requests   requestsConfig
@@ -52,6 +53,7 @@ func (c *storeConfig) storeFlags(f flagger) {
 	c.dataDir.flags(f)
 	c.headers.flags(f)
 	c.blocks.flags(f)
+	c.shard.flags(f)
 	c.caches.flags(f)
 	c.warm.flags(f)
 	c.requests.flags(f)
@@ -73,6 +75,7 @@ func (c *storeConfig) load(now time.Time) error {
 	c.headers.load()
 	for _, load := range []func() error{
 		func() error { return c.blocks.load(now) },
+		c.shard.load,
 		func() error { return c.http.load(now) },
 		c.web.check,
 		c.grpc.load,

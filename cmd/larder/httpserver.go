@@ -101,6 +101,7 @@ func (g *gateway) serveHTTP(reg *prometheus.Registry, connections *inbound.Metri
 		Blocks: shownBlocks{g.backend.catalog, g.backend.irregular}, Flags: g.conf.shown(),
 		Started: time.Now(), Logger: g.logger, Registerer: reg,
 	}
+	o.Shard = g.serveShard()
 	if conf.enableAdmin {
 		o.Marker = marker{g.backend.bound}
 	}

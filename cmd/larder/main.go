@@ -43,6 +43,10 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	bench := registerBench(app)
 	commands[bench.measure.FullCommand()] = func() error { return bench.run(stdout, stderr) }
 	commands[bench.compare.FullCommand()] = func() error { return bench.compareReports(stdout) }
+	shards := registerShard(app)
+	commands[shards.status.FullCommand()] = func() error { return shards.runStatus(stdout) }
+	commands[shards.wait.FullCommand()] = func() error { return shards.runWait(stderr) }
+	commands[shards.force.FullCommand()] = func() error { return shards.runForce(stdout) }
 
 	name, err := app.Parse(args)
 	if err != nil {

@@ -98,6 +98,9 @@ func (g *gateway) reloadable() []reload.Unit {
 	}
 	credentials("objstore", conf.bucket.yaml, g.backend.blocks)
 	credentials("objstore-parquet", conf.bucket.parquetYAML, g.backend.parquet)
+	if conf.shard.file != "" {
+		units = append(units, g.backend.reloadShard())
+	}
 	if c := conf.blocks.relabelYAML; c.path != "" {
 		inUse := conf.blocks.relabelText
 		add("relabel", func(context.Context) error {

@@ -19,7 +19,8 @@ var layers = [][]string{
 		"internal/extent", "internal/bucket/slots", "internal/bucket/listing", "internal/budget"},
 	{"internal/bytecache", "internal/intake", "internal/bucket/hedge", "internal/bucket/cost",
 		"shard"},
-	{"internal/pagecache", "internal/tsdbfmt", "internal/bucket/retry", "internal/diskcache"},
+	{"internal/pagecache", "internal/tsdbfmt", "internal/bucket/retry", "internal/diskcache",
+		"shard/membership"},
 	{"store/indexheader", "store/irregular", "store/matcher", "indexcache", "chunkcache"},
 	{"store/catalog", "store/postings"},
 	{"store/block", "store/admission"}, // block reads blocks as the catalog describes them
@@ -58,6 +59,7 @@ var narrower = map[string][]string{
 	"internal/localfs":     {},
 	"internal/sealed":      {"internal/localfs"},
 	"shard":                {"internal/localfs", "internal/sealed"},
+	"shard/membership":     {"shard", "internal/localfs", "internal/panics", "internal/yamldoc"},
 	"internal/datadir":     {"internal/localfs"},
 	"internal/disktest":    {},
 	"internal/loopback":    {},

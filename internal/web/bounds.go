@@ -21,6 +21,9 @@ const (
 	maxDebug   = 4
 	maxShown   = 8
 	maxScrapes = 8
+	// maxShard bounds the concurrent requests below shardPrefix: the questions of other shards.
+	maxShard    = 64
+	shardPrefix = "/-/shard/"
 	// maxProfile bounds the length of a profile, because each sample of a wall-clock profile stops
 	// the process for a moment, and an execution trace grows with time.
 	maxProfile = 5 * time.Minute

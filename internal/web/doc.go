@@ -13,7 +13,8 @@
 // # Locks
 //
 // places.mu guards the list of answers that are being made. It is held while the write deadline of
-// an answer is set, which does not block. The states of a Probe are atomics.
+// an answer is set, which does not block. Probe.mu is held during a change of readiness and the
+// call that tells of it. The states of a Probe are atomics.
 //
 // # Accepted risks
 //

@@ -23,6 +23,8 @@ type Options struct {
 	Blocks Blocks
 	// Marker writes marks for POST /api/v1/blocks/mark. nil rejects these requests.
 	Marker Marker
+	// Shard serves the paths below /-/shard/; nil is none.
+	Shard http.Handler
 	// DebugElsewhere removes /debug/ and the marking of blocks from Handler. DebugHandler serves
 	// them on an address of its own.
 	DebugElsewhere bool
@@ -65,6 +67,10 @@ func (o *Options) mainRoutes() *routes {
 	scrapes := &places{n: maxScrapes}
 	metrics := promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true})
 	mux.Handle("GET /metrics", scrapes.bound(metrics))
+	if o.Shard != nil {
+		peers := &places{n: maxShard}
+		mux.Handle(shardPrefix, o.hosts().guard(peers.bound(o.Shard)))
+	}
 	if !o.DebugElsewhere {
 		o.registerDebug(mux)
 	}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -117,5 +118,55 @@ func TestPanicsAreLogged(t *testing.T) {
 		!strings.Contains(line, "web_test.go") ||
 		!strings.Contains(line, "path=/blocks") {
 		t.Errorf("got %q", line)
+	}
+}
+
+// TestHold: a held process is not ready and says why, until it is released.
+func TestHold(t *testing.T) {
+	var changes []bool
+	p := NewProbe(nil, func(ready bool) { changes = append(changes, ready) })
+	h := Handler(Options{Probe: p, Gatherer: prometheus.NewRegistry(), Disable: true})
+	check := func(want string) {
+		t.Helper()
+		if w := get(t, h, "/-/ready", ""); strings.TrimSpace(w.Body.String()) != want {
+			t.Errorf("got %q, want %q", w.Body, want)
+		}
+	}
+	p.Hold("shard waits")
+	p.SetReady()
+	check("NOT OK: shard waits")
+	p.Hold("")
+	check("OK")
+	p.Hold("shard waits for a peer")
+	check("NOT OK: shard waits for a peer")
+	p.Hold("")
+	if want := []bool{true, false, true}; !slices.Equal(changes, want) {
+		t.Errorf("changes: %v, want %v", changes, want)
+	}
+}
+
+// TestShardPaths: they are served if there is a shard, and only under names of this server.
+func TestShardPaths(t *testing.T) {
+	shard := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = w.Write([]byte(r.URL.Path)) // a recorder does not fail
+	})
+	probe, reg := NewProbe(nil, nil), prometheus.NewRegistry()
+	with := Handler(Options{Probe: probe, Gatherer: reg, Disable: true, Shard: shard})
+	without := Handler(Options{Probe: probe, Gatherer: reg, Disable: true})
+	for _, c := range []struct {
+		h    http.Handler
+		host string
+		code int
+	}{
+		{with, "10.0.0.1:10902", http.StatusOK}, {with, "evil.example", http.StatusForbidden},
+		{without, "10.0.0.1:10902", http.StatusNotFound},
+	} {
+		r := httptest.NewRequest(http.MethodPost, "/-/shard/report", nil)
+		r.Host = c.host
+		w := httptest.NewRecorder()
+		c.h.ServeHTTP(w, r)
+		if w.Code != c.code {
+			t.Errorf("%s: got %d, want %d", c.host, w.Code, c.code)
+		}
 	}
 }

@@ -48,6 +48,8 @@ type Catalog struct {
 	parquet   atomic.Pointer[conversions]
 	parquetMu sync.Mutex
 	again     chan struct{} // makes Run sync at once
+	// reassigned makes Run apply the ownership of blocks.
+	reassigned chan struct{}
 
 	// fallback are the blocks that New found on disk, nil for none.
 	fallback []*Block
@@ -62,6 +64,8 @@ type Catalog struct {
 	headlessSince time.Time
 	loggedEmpty   bool // that the bucket has no blocks
 	syncs         uint64
+	incomplete    bool      // the last sync or refresh was
+	assigned      uint64    // the number of the ownership of the view
 	found         *saved    // result of the running sync, if it was complete
 	lastComplete  time.Time // start of the last complete sync or refresh
 
@@ -104,6 +108,7 @@ func New(opts Options) (*Catalog, error) {
 		bucket:     opts.Bucket,
 		reader:     opts.Bucket,
 		again:      make(chan struct{}, 1),
+		reassigned: make(chan struct{}, 1),
 		turn:       make(chan struct{}, 1),
 		records:    map[ulid.ULID]*record{},
 		broken:     map[ulid.ULID]*brokenBlock{},
@@ -173,14 +178,27 @@ func (c *Catalog) Run(ctx context.Context) error {
 			c.log.Error("sync failed", "err", err, "ready", c.View().Ready,
 				"next", wait.Round(time.Millisecond))
 		}
-		timer := time.NewTimer(wait)
+		if !c.await(ctx, wait) {
+			return nil
+		}
+	}
+}
+
+// await waits until the next sync is due, and applies the ownership of blocks meanwhile. It returns
+// false if ctx ends.
+func (c *Catalog) await(ctx context.Context, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
 		select {
 		case <-ctx.Done():
-			timer.Stop()
-			return nil
+			return false
 		case <-c.again:
-			timer.Stop()
+			return true
 		case <-timer.C:
+			return true
+		case <-c.reassigned:
+			c.reassign(ctx)
 		}
 	}
 }
@@ -377,7 +395,7 @@ func (c *Catalog) loadSaved() {
 	}
 	states := stateCounts{} // unused: the first sync exports its own
 	blocks, _ := c.selectByState(
-		c.selectByMeta(sortedRecords(c.records), now, states), nil, now, states,
+		c.selectByMeta(sortedRecords(c.records), now, c.ownership(), states), nil, now, states,
 	)
 	c.fallback = append([]*Block{}, blocks...) // not nil, even if it is empty
 	log := c.log.Info
@@ -415,7 +433,7 @@ func (c *Catalog) serveSaved() {
 	if old.Ready {
 		return
 	}
-	blocks := c.selected(c.fallback) // the rules may have changed since New
+	blocks := c.selected(c.fallback, c.ownership()) // the rules may have changed since New
 	c.log.Warn("bucket was not read yet, serving the blocks of an earlier process",
 		"blocks", len(blocks))
 	c.setView(old, blocks, true, true)

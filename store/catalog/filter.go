@@ -31,8 +31,11 @@ func sortedRecords(records map[ulid.ULID]*record) []*record {
 }
 
 // selectByMeta returns the records that pass the filters: conversion to Parquet, time partition,
-// relabel rules and consistency delay, in this order. It counts the others by Thanos's state names.
-func (c *Catalog) selectByMeta(records []*record, now time.Time, states stateCounts) []*record {
+// relabel rules, ownership and consistency delay, in this order. It counts the others by Thanos's
+// state names.
+func (c *Catalog) selectByMeta(
+	records []*record, now time.Time, owned ownership, states stateCounts,
+) []*record {
 	minTime := c.opts.MinTime.Millis(now, math.MinInt64)
 	maxTime := c.opts.MaxTime.Millis(now, math.MaxInt64)
 	selected := newSelector(*c.rules.Load())
@@ -47,6 +50,8 @@ func (c *Catalog) selectByMeta(records []*record, now time.Time, states stateCou
 			states[stateTimeExcluded]++
 		case !selected.keeps(b):
 			states[stateLabelExcluded]++
+		case owned.owns != nil && !owned.owns(b.ID):
+			states[stateShard]++
 		case tooFresh(r.meta, now, c.opts.ConsistencyDelay):
 			states[stateTooFresh]++
 		default:
@@ -77,6 +82,12 @@ func tooFresh(m *meta, now time.Time, delay time.Duration) bool {
 	return now.Sub(from) < delay
 }
 
+// groupSource is a source of the blocks of a group.
+type groupSource struct {
+	group unique.Handle[string]
+	id    ulid.ULID
+}
+
 // dropDuplicates drops every record whose sources are all among those of another record in its
 // group. Of two records with equal sources, the older ULID stays. A record that is served now is
 // dropped only if a block that covers it has opened, or also covers a lost block: then the replaced
@@ -90,16 +101,12 @@ func (c *Catalog) dropDuplicates(
 			a.id().Compare(b.id()),
 		)
 	})
-	type source struct {
-		group unique.Handle[string]
-		id    ulid.ULID
-	}
-	bySource := map[source][]*record{} // of remaining
+	bySource := map[groupSource][]*record{} // of remaining
 	for _, r := range ordered {
 		b := &r.meta.block
 		// A block that covers this one has its first source too.
 		covered, replaceable := false, false
-		for _, o := range bySource[source{r.meta.group, b.Sources[0]}] {
+		for _, o := range bySource[groupSource{r.meta.group, b.Sources[0]}] {
 			if !containsAll(o.meta.block.Sources, b.Sources) {
 				continue
 			}
@@ -119,7 +126,7 @@ func (c *Catalog) dropDuplicates(
 		}
 		remaining = append(remaining, r)
 		for _, id := range b.Sources {
-			s := source{r.meta.group, id}
+			s := groupSource{r.meta.group, id}
 			bySource[s] = append(bySource[s], r)
 		}
 	}

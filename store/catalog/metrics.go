@@ -19,6 +19,7 @@ const (
 	stateMarked        = "marked-for-deletion"
 	stateDuplicate     = "duplicate"
 	stateConverted     = "parquet-converted"
+	stateShard         = "shard" // exported only with a Shard
 )
 
 // allStates also has two states that Thanos exports and that are always 0 here: no-compact marks do
@@ -211,6 +212,9 @@ func (m *metrics) measured(v Verdict, err error) {
 func (m *metrics) setStates(counts stateCounts) {
 	for _, s := range allStates {
 		m.synced.WithLabelValues(s).Set(float64(counts[s]))
+	}
+	if n, ok := counts[stateShard]; ok {
+		m.synced.WithLabelValues(stateShard).Set(float64(n))
 	}
 }
 

@@ -69,6 +69,9 @@ type Options struct {
 	// Relabel selects blocks by their external labels and __block_id. Only keep, drop and hashmod
 	// are allowed.
 	Relabel []*relabel.Config
+	// Shard decides which of the selected blocks are served, before compacted sources are dropped.
+	// nil: all.
+	Shard Shard
 	// ConsistencyDelay excludes blocks younger than this, unless a compactor or a repair wrote
 	// them. 0 = no delay. Only stores without read-after-write consistency need one.
 	ConsistencyDelay time.Duration

@@ -90,7 +90,6 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	}
 	tombstones := c.tombstoned()
 
-	states := stateCounts{}
 	known := maps.Clone(c.records)
 	l, err := c.look(ctx, discovery, tombstones, refreshing, now)
 	if ctx.Err() != nil {
@@ -114,10 +113,10 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 		c.logEmpty(l)
 	}
 
-	candidates := c.selectByMeta(sortedRecords(c.records), now, states)
-	for _, r := range c.readMarks(ctx, c.marksToRead(candidates, l, !refreshing), l, c.syncs) {
+	ch := c.candidates(now)
+	for _, r := range c.readMarks(ctx, c.marksToRead(ch.candidates, l, !refreshing), l, c.syncs) {
 		c.setBroken(r.id(), stateNoMeta, errors.New("deleted"), time.Time{}, now)
-		candidates = slices.DeleteFunc(candidates, func(o *record) bool { return o == r })
+		ch.candidates = slices.DeleteFunc(ch.candidates, func(o *record) bool { return o == r })
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -130,9 +129,9 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 		}
 	}
 	c.mu.Unlock()
-	blocks, waiting := c.selectByState(candidates, lost, now, states)
-	for _, b := range c.broken {
-		states[b.state]++
+	c.choose(ctx, &ch, lost, now, complete)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 
 	old := c.View()
@@ -140,17 +139,15 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 	if complete {
 		lifted = tombstones
 	} else {
-		blocks = union(blocks, c.selected(without(old.Blocks, removed)))
+		ch.blocks = union(ch.blocks, c.selected(without(old.Blocks, removed), ch.ownership))
 	}
 	fromDisk := !complete && (old.FromDisk || !old.Ready && c.fallback != nil)
 	if fromDisk && !old.FromDisk {
 		c.log.Warn("first sync is incomplete, also serving the blocks of an earlier process",
 			"blocks", len(c.fallback))
 	}
-	v := c.publish(blocks, old.Ready || complete || c.fallback != nil, fromDisk, lifted)
-	states[stateLoaded] = len(v.Blocks)
-	c.metrics.waitingSources.Set(float64(waiting))
-	c.metrics.setStates(states)
+	v := c.publishChoice(ctx, &ch, old.Ready || complete || c.fallback != nil, fromDisk, lifted)
+	c.incomplete = !complete
 	c.metrics.complete.Set(oneIf(complete))
 	if c.countNumbers() {
 		c.log.Error("all block numbers are used, new blocks are not cached until a restart")
@@ -165,8 +162,8 @@ func (c *Catalog) syncLocked(ctx context.Context, refreshing bool) error {
 		c.found = c.toSave(now)
 		c.saved = nil
 	}
-	c.setStatus(l, states, now, errors.Join(err, c.parquet.Load().err))
-	c.logSync(old, v, len(l.blocks), states, refreshing, complete, time.Since(now))
+	c.setStatus(l, ch.states, now, errors.Join(err, c.parquet.Load().err))
+	c.logSync(old, v, len(l.blocks), ch.states, refreshing, complete, time.Since(now))
 	if !complete {
 		return fmt.Errorf("%w: %w", ErrIncomplete, err)
 	}
@@ -208,13 +205,15 @@ func (c *Catalog) countNumbers() (exhausted bool) {
 	return c.numbers.exhausted()
 }
 
-// selected returns the blocks that the relabel rules select.
-func (c *Catalog) selected(blocks []*Block) []*Block {
+// selected returns the blocks that the relabel rules select and that are owned.
+func (c *Catalog) selected(blocks []*Block, owned ownership) []*Block {
 	s := newSelector(*c.rules.Load())
-	if len(s.rules) == 0 {
+	if len(s.rules) == 0 && owned.owns == nil {
 		return blocks
 	}
-	return slices.DeleteFunc(slices.Clone(blocks), func(b *Block) bool { return !s.keeps(b) })
+	return slices.DeleteFunc(slices.Clone(blocks), func(b *Block) bool {
+		return !s.keeps(b) || owned.owns != nil && !owned.owns(b.ID)
+	})
 }
 
 // without returns blocks without those of the records.
@@ -509,7 +508,7 @@ func (c *Catalog) logSync(
 		len(old.Blocks) + added - len(v.Blocks),
 		"complete", complete, "refresh", refreshing, "took", took.Round(time.Millisecond),
 	}
-	for _, s := range allStates {
+	for _, s := range append(allStates[:], stateShard) {
 		if n := states[s]; n > 0 && s != stateLoaded {
 			args = append(args, s, n)
 		}

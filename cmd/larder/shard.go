@@ -1,0 +1,313 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/config"
+	"google.golang.org/grpc/peer"
+
+	"larder/internal/datadir"
+	"larder/internal/reload"
+	"larder/shard"
+	"larder/shard/membership"
+	"larder/store/catalog"
+	"larder/store/storepb"
+)
+
+// ordinalVariable is the environment variable with the ordinal of a pod.
+const ordinalVariable = "LARDER_ORDINAL"
+
+// shardConfig has the flags of shards. The zero value serves all blocks.
+type shardConfig struct {
+	count, epoch           int
+	ordinal                *int // nil: not given
+	zone                   string
+	zones                  []string
+	peers                  []membership.Peer
+	clientYAML             content
+	file                   string
+	querierWait, startWait time.Duration
+
+	// set by load
+	id     shard.ID
+	parsed shard.Config
+	client *membership.ClientConfig
+}
+
+func (c *shardConfig) flags(f flagger) {
+	flag(f, "shard.count", "0", &c.count, integer(0),
+		"Number of shards in each zone. A process serves the blocks of its ordinal. "+
+			"0 = serve all blocks, unless --shard.config-file is set.")
+	flag(f, "shard.epoch", "1", &c.epoch, integer(1),
+		"Number of this configuration. Raise it with each change of --shard.count or --shard.zones.")
+	flag(f, "shard.config-file", "", &c.file, text,
+		"Path to a YAML file with epoch, count and zones, instead of --shard.count. "+
+			"It is watched: a change needs no restart.").PlaceHolder("<file-path>")
+	flag(f, "shard.ordinal", "", &c.ordinal, func(s string) (*int, error) {
+		n, err := integer(0)(s)
+		return &n, err
+	}, "Ordinal of this process, from 0. Default: the environment variable "+ordinalVariable+
+		", else the number at the end of the host name.")
+	flag(f, "shard.zone", "", &c.zone, text,
+		"Zone of this process. Ordinal i owns the same blocks in every zone. "+
+			`Default: "default", for a single zone.`)
+	listFlag(f, "shard.zones", &c.zones, text,
+		"Zone that has all shards, of --shard.count. Repeat it for each zone. "+
+			"Default: --shard.zone.").PlaceHolder("ZONE")
+	listFlag(f, "shard.peers", &c.peers, membership.ParsePeer,
+		"HTTP address of the other processes, host:port or https://host:port. All addresses of a "+
+			"DNS name are asked, such as those of a headless Service that has pods before they "+
+			"are ready. May be repeated.").PlaceHolder("ADDRESS")
+	contentFlags(f, &c.clientYAML, "shard.peers-config",
+		"TLS and authentication towards peers, in the format of Prometheus's HTTP clients "+
+			"(tls_config, basic_auth, authorization). Default: none.")
+	flag(f, "shard.querier-wait", "10m", &c.querierWait, positive(goDuration),
+		"Time for which a block that moved stays served after its new owners have confirmed it: "+
+			"the Querier's reload of its endpoint file, its refresh of DNS, two calls of Info "+
+			"and the longest query.")
+	flag(f, "shard.start-wait", "5m", &c.startWait, positive(goDuration),
+		"Time for which a process that reaches no peer waits before it serves without one. "+
+			"Blocks may be missing from answers then.")
+}
+
+// on reports whether blocks are split into shards.
+func (c *shardConfig) on() bool { return c.count > 0 || c.file != "" }
+
+func (c *shardConfig) load() (err error) {
+	if !c.on() {
+		for flag, given := range map[string]bool{
+			"ordinal": c.ordinal != nil, "zone": c.zone != "", "zones": len(c.zones) > 0,
+			"peers": len(c.peers) > 0, "peers-config": c.clientYAML.inline != "",
+			"peers-config-file": c.clientYAML.path != "",
+		} {
+			if given {
+				return fmt.Errorf("--shard.%s needs --shard.count or --shard.config-file", flag)
+			}
+		}
+		return nil
+	}
+	if c.zone == "" {
+		c.zone = "default"
+	}
+	switch {
+	case c.file != "" && (c.count > 0 || len(c.zones) > 0):
+		return errors.New("--shard.config-file has count and zones: " +
+			"remove --shard.count and --shard.zones")
+	case c.file != "":
+		if c.parsed, err = c.read(); err != nil {
+			return err
+		}
+	default:
+		zones := c.zones
+		if len(zones) == 0 {
+			zones = []string{c.zone}
+		}
+		c.parsed = shard.Config{
+			Epoch: uint64(c.epoch), Count: c.count, Zones: slices.Sorted(slices.Values(zones)),
+		}
+		if err := c.parsed.Validate(); err != nil {
+			return fmt.Errorf("--shard.count, --shard.zones: %w", err)
+		}
+	}
+	if c.parsed.Count*len(c.parsed.Zones) > 1 && len(c.peers) == 0 {
+		return errors.New("--shard.peers is missing: shards must reach each other over HTTP")
+	}
+	ordinal, err := c.findOrdinal()
+	if err != nil {
+		return err
+	}
+	c.id = shard.ID{Zone: c.zone, Ordinal: ordinal}
+	c.client, err = loadClient(&c.clientYAML)
+	return err
+}
+
+// read reads --shard.config-file.
+func (c *shardConfig) read() (shard.Config, error) {
+	b, err := os.ReadFile(c.file)
+	if err != nil {
+		return shard.Config{}, fmt.Errorf("--shard.config-file: %w", err)
+	}
+	parsed, err := membership.ParseConfig(b)
+	if err != nil {
+		err = fmt.Errorf("--shard.config-file %s: %w", c.file, err)
+	}
+	return parsed, err
+}
+
+// findOrdinal returns the ordinal of the process.
+func (c *shardConfig) findOrdinal() (int, error) {
+	if c.ordinal != nil {
+		return *c.ordinal, nil
+	}
+	if s, ok := os.LookupEnv(ordinalVariable); ok && s != "" {
+		n, err := integer(0)(s)
+		if err != nil {
+			return 0, fmt.Errorf("environment variable %s: %w", ordinalVariable, err)
+		}
+		return n, nil
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return 0, fmt.Errorf("--shard.ordinal: the host name is unknown: %w", err)
+	}
+	m := regexp.MustCompile(`-([0-9]+)$`).FindStringSubmatch(name)
+	if m == nil {
+		return 0, fmt.Errorf("--shard.ordinal is missing: "+
+			"the host name %q does not end in - and a number, and %s is not set",
+			name, ordinalVariable)
+	}
+	return strconv.Atoi(m[1])
+}
+
+// loadClient reads a configuration of an HTTP client, nil if there is none.
+func loadClient(yaml *content) (*membership.ClientConfig, error) {
+	b, err := yaml.read()
+	if err != nil || b == nil {
+		return nil, err
+	}
+	client, err := config.LoadHTTPConfig(string(b))
+	if err != nil {
+		return nil, yaml.wrap(err)
+	}
+	if yaml.path != "" {
+		client.SetDirectory(filepath.Dir(yaml.path))
+	}
+	if _, err := membership.NewClient(client, ""); err != nil { // files that it names
+		return nil, yaml.wrap(err)
+	}
+	return client, nil
+}
+
+// openShard creates the member of this process, if blocks are split into shards.
+func (b *backend) openShard(dir *datadir.Dir, reg prometheus.Registerer) error {
+	c := &b.conf.shard
+	if !c.on() {
+		return nil
+	}
+	if dir == nil {
+		return errors.New("--no-cache-index-header cannot be used with shards: " +
+			"they keep their epochs in the data directory")
+	}
+	var err error
+	b.shard, err = membership.New(membership.Options{
+		ID: c.id, Config: c.parsed, Peers: c.peers, Client: c.client,
+		QuerierWait: c.querierWait, StartWait: c.startWait,
+		Dir: dir.At(), LockDir: dir.Lock, Warm: b.warmForShard,
+		OnOwnership: func() {
+			if b.catalog != nil { // nil while New publishes the first ownership
+				b.catalog.Reassign()
+			}
+		},
+		OnReady: func(ready bool, reason string) {
+			if b.onShard != nil {
+				b.onShard(ready, reason)
+			}
+		},
+		Logger: b.logger, Registerer: reg,
+	})
+	if err != nil {
+		return fmt.Errorf("--shard: %w", err)
+	}
+	return nil
+}
+
+// shardOrNil returns what selects blocks, nil for all blocks.
+func (b *backend) shardOrNil() catalog.Shard {
+	if b.shard == nil {
+		return nil // not an interface with a nil pointer
+	}
+	return b.shard
+}
+
+// warmForShard reports whether a block can be confirmed to its former owner.
+func (b *backend) warmForShard(id ulid.ULID) bool {
+	return b.catalog.View().ByID(id) != nil && b.opened(id)
+}
+
+// shardRefuses returns why the shard must not answer Queriers, "" if it may.
+func (b *backend) shardRefuses() string {
+	if s := b.shard.Snapshot(); !s.Ready {
+		return "shard " + s.Reason
+	}
+	return ""
+}
+
+// reloadShard returns the unit of --shard.config-file.
+func (b *backend) reloadShard() reload.Unit {
+	c := &b.conf.shard
+	return reload.Unit{
+		Kind: "shard", Files: func() []string { return []string{c.file} },
+		Load: func(ctx context.Context) error {
+			parsed, err := c.read()
+			if err != nil {
+				return err
+			}
+			if err := b.shard.Reconfigure(ctx, parsed); err != nil {
+				return fmt.Errorf("--shard.config-file %s: %w", c.file, err)
+			}
+			return nil
+		},
+	}
+}
+
+// serveShard makes readiness wait for the shard, and returns the handler of its paths.
+func (g *gateway) serveShard() http.Handler {
+	b := g.backend
+	if b.shard == nil {
+		return nil
+	}
+	b.onShard = func(ready bool, reason string) {
+		if ready {
+			reason = ""
+		} else {
+			reason = "shard " + reason
+		}
+		g.probe.Hold(reason)
+	}
+	g.probe.Hold(b.shardRefuses())
+	return b.shard.Handler(func(r *http.Request) error {
+		address, err := netip.ParseAddrPort(r.RemoteAddr)
+		if err == nil && address.Addr().Unmap().IsLoopback() || g.conf.web.enableAdmin {
+			return nil
+		}
+		return errors.New("an epoch can be forced from the same machine only, " +
+			"or with --enable-admin-operations")
+	})
+}
+
+// infoAsked tells the shard which clients have called Info.
+type infoAsked struct {
+	storepb.InfoServer
+	shard *membership.Driver
+}
+
+func (i infoAsked) Info(
+	ctx context.Context, req *storepb.InfoRequest,
+) (*storepb.InfoResponse, error) {
+	epoch := i.shard.Snapshot().Epoch // before the answer, which may be older than a later epoch
+	resp, err := i.InfoServer.Info(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	if p, ok := peer.FromContext(ctx); ok {
+		host, _, err := net.SplitHostPort(p.Addr.String())
+		if err != nil {
+			host = p.Addr.String()
+		}
+		i.shard.Asked(host, epoch)
+	}
+	return resp, nil
+}

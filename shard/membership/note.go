@@ -1,0 +1,67 @@
+package membership
+
+import (
+	"slices"
+	"time"
+
+	"larder/shard"
+)
+
+// logged is what the log knows already.
+type logged struct {
+	state      shard.State
+	duplicates []shard.ID
+	silent     []string
+	alone      bool
+}
+
+// note exports the state of the Member, and logs what changed.
+func (d *Driver) note() {
+	state, p, s := d.member.State(), d.member.Progress(), d.Snapshot()
+	m := d.metrics
+	m.ready.Set(oneIf(s.Ready))
+	m.alone.Set(oneIf(p.Alone))
+	for name, c := range map[string]shard.Config{
+		"configured": d.opts.Config, "next": state.Next, "current": state.Current,
+	} {
+		m.epoch.WithLabelValues(name).Set(float64(c.Epoch))
+		m.count.WithLabelValues(name).Set(float64(c.Count))
+	}
+	m.leaving.Set(float64(p.Leaving))
+	m.lacking.Set(float64(len(p.Lacking)))
+	m.unconfirmed.Set(float64(len(p.Unconfirmed)))
+	m.silent.Set(float64(len(p.Silent)))
+	m.duplicates.Set(float64(len(p.Duplicates)))
+
+	old := d.logged
+	d.logged = logged{state, p.Duplicates, p.Silent, p.Alone}
+	switch {
+	case !state.Next.Equal(old.state.Next) && !state.Next.IsZero():
+		d.log.Info("took on an epoch", "epoch", state.Next.Epoch, "count", state.Next.Count,
+			"zones", state.Next.Zones, "from", state.Current.Epoch)
+	case state.Committed && !old.state.Committed:
+		d.log.Info("epoch is committed", "epoch", state.Next.Epoch, "leaving", p.Leaving)
+	case !state.Current.Equal(old.state.Current):
+		d.log.Info("serving the blocks of one epoch", "epoch", state.Current.Epoch,
+			"count", state.Current.Count, "zones", state.Current.Zones)
+	}
+	if len(p.Duplicates) > 0 && !slices.Equal(p.Duplicates, old.duplicates) {
+		d.log.Error("two processes have one shard, nothing is dropped", "members", p.Duplicates)
+	}
+	if !slices.Equal(p.Silent, old.silent) {
+		d.log.Warn("peers that do not answer changed", "silent", p.Silent)
+	}
+	if p.Alone && !old.alone {
+		d.log.Error("started without a record of epochs and without a peer, blocks may be missing")
+	}
+	d.noteRelease()
+}
+
+// noteRelease records since when the process may be removed.
+func (d *Driver) noteRelease() {
+	if ok, _ := d.removable(); !ok {
+		d.released = time.Time{}
+	} else if d.released.IsZero() {
+		d.released = time.Now()
+	}
+}
