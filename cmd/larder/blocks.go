@@ -31,13 +31,18 @@ type blocksConfig struct {
 func (c *blocksConfig) flags(f flagger) {
 	flag(f, "sync-block-duration", "15m", &c.interval, positive(goDuration),
 		"Interval between syncs, which look for new and deleted blocks in the bucket.")
-	flag(f, "block-meta-fetch-concurrency", "256", &c.concurrency, integer(1),
-		"Maximum number of meta.json files and deletion marks read concurrently. "+
-			"The slots for reads of the bucket bound it too.")
 	flag(f, "block-discovery-strategy", "concurrent", &c.discovery,
 		oneOf("concurrent", "recursive"),
 		"How to find blocks: concurrent (one request for each unknown block) "+
 			"or recursive (one listing of all objects).")
+	c.selectionFlags(f)
+}
+
+// selectionFlags registers the flags that commands share which read the list of blocks.
+func (c *blocksConfig) selectionFlags(f flagger) {
+	flag(f, "block-meta-fetch-concurrency", "256", &c.concurrency, integer(1),
+		"Maximum number of meta.json files and deletion marks read concurrently. "+
+			"The slots for reads of the bucket bound it too.")
 	flag(f, "min-time", "0000-01-01T00:00:00Z", &c.minTime, catalog.ParseTimeOrDuration,
 		"Start of the time range to serve: an RFC 3339 time, "+
 			"or a duration relative to now such as -6w.")

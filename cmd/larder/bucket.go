@@ -21,27 +21,44 @@ type bucketConfig struct {
 }
 
 func (c *bucketConfig) flags(f flagger) {
-	c.yaml.required = true
-	contentFlags(f, &c.yaml, "objstore.config",
-		"the bucket configuration in Thanos's format: type, config, prefix, hedging_config.")
+	c.objstoreFlags(f)
 	contentFlags(f, &c.parquetYAML, "objstore-parquet.config",
 		"the configuration of a Parquet converter's bucket. "+
 			"Blocks that the converter has converted are not served.")
+	c.priceFlag(f)
+}
+
+// priceFlag registers the price of a request.
+func (c *bucketConfig) priceFlag(f flagger) {
 	flag(f, "store.read-cost.request", "1ms", &c.request, goDuration,
 		"Price of a request to the bucket as a time. Unneeded bytes between needed ones are read "+
 			"if that costs less than another request. A higher price means fewer requests and "+
 			"more bytes. 0 = requests are free, read no unneeded bytes.")
 }
 
-func (c *bucketConfig) load() error {
+// objstoreFlags registers the flags of the bucket.
+func (c *bucketConfig) objstoreFlags(f flagger) {
+	c.yaml.required = true
+	contentFlags(f, &c.yaml, "objstore.config",
+		"the bucket configuration in Thanos's format: type, config, prefix, hedging_config.")
+}
+
+// loadBucket reads the document of the bucket.
+func (c *bucketConfig) loadBucket() error {
 	b, err := c.yaml.read()
 	if err != nil {
 		return err
 	}
-	if c.parsed, err = bucket.Parse(b); err != nil {
-		return c.yaml.wrap(err)
+	c.parsed, err = bucket.Parse(b)
+	return c.yaml.wrap(err)
+}
+
+func (c *bucketConfig) load() error {
+	if err := c.loadBucket(); err != nil {
+		return err
 	}
-	if b, err = c.parquetYAML.read(); err != nil || b == nil {
+	b, err := c.parquetYAML.read()
+	if err != nil || b == nil {
 		return err
 	}
 	c.parquet, err = bucket.Parse(b)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime"
 	"strings"
@@ -47,6 +48,8 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	commands[shards.status.FullCommand()] = func() error { return shards.runStatus(stdout) }
 	commands[shards.wait.FullCommand()] = func() error { return shards.runWait(stderr) }
 	commands[shards.force.FullCommand()] = func() error { return shards.runForce(stdout) }
+	inspect := registerInspect(app, &store.conf.process)
+	maps.Copy(commands, inspect.commands(stdout, stderr))
 
 	name, err := app.Parse(args)
 	if err != nil {

@@ -24,7 +24,7 @@ var layers = [][]string{
 	{"store/indexheader", "store/irregular", "store/matcher", "indexcache", "chunkcache"},
 	{"store/catalog", "store/postings"},
 	{"store/block", "store/admission"}, // block reads blocks as the catalog describes them
-	{"store", "store/warm", "store/prefetch"},
+	{"store", "store/warm", "store/prefetch", "store/inspection"},
 	{"internal/web", "benchmarks", "internal/bucket", "internal/config"},
 	{"cmd"},
 }
@@ -77,6 +77,10 @@ var narrower = map[string][]string{
 		"store/catalog", "store/indexheader",
 		// in tests: a whole gateway
 		"indexcache", "chunkcache", "internal/diskcache", "internal/extent", "store/storepb"},
+
+	"store/inspection": {"internal/bucket/cost", "internal/bucket/retry", "internal/localfs",
+		"internal/panics", "internal/tsdbfmt", "shard", "store/block", "store/catalog",
+		"store/indexheader"},
 
 	"internal/bucket": {
 		"internal/bucket/listing", "internal/bucket/slots", "internal/bucket/hedge",

@@ -31,6 +31,18 @@ func (h *Header) IndexSize() int64 { return h.cur.Load().indexSize }
 // TOC returns the index's table of contents.
 func (h *Header) TOC() tsdbfmt.TOC { return h.cur.Load().toc }
 
+// SymbolCount returns the number of symbols of the block.
+func (h *Header) SymbolCount() int64 { return h.cur.Load().footer.symbols }
+
+// FileBytes returns the size of the header's file in bytes.
+func (h *Header) FileBytes() int64 { return h.cur.Load().footer.size }
+
+// OpenBytes returns the memory in bytes that the header needs while it is open and has a file.
+func (h *Header) OpenBytes() int64 {
+	r := h.cur.Load()
+	return r.heap - r.st.heap()
+}
+
 // SymbolsAscend reports whether every symbol of the index is larger than the one before. References
 // then have the order of their symbols.
 func (h *Header) SymbolsAscend() bool { return h.cur.Load().disorder == symbolsAscend }
