@@ -71,6 +71,9 @@ func (r *request) work() []fact {
 	for i, name := range stageNames {
 		facts = append(facts, fact{"stage_" + name, time.Duration(r.stages[i].Load())})
 	}
+	if over := r.exceededText(); over != "" {
+		facts = append(facts, fact{"over_budget", over})
+	}
 	var memory, disk, memcached, coalesced, fetched, requests int64
 	for _, k := range r.kinds() {
 		facts = append(facts,

@@ -6,6 +6,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"larder/internal/budget"
 )
 
 // metrics are the metrics of a Server. Names under thanos_ are those that the dashboards and alerts
@@ -34,6 +36,7 @@ type metrics struct {
 	fetches         fetchMetrics
 
 	stageSeconds     *prometheus.HistogramVec
+	overruns         *prometheus.CounterVec
 	firstFrame       prometheus.Histogram
 	bytesSent        prometheus.Counter
 	requeued         *prometheus.CounterVec
@@ -93,8 +96,10 @@ func (f factory) gauge(name, help string) prometheus.Gauge {
 // secondsBuckets are the buckets of Thanos for durations of requests.
 var secondsBuckets = []float64{0.001, 0.01, 0.1, 0.3, 0.6, 1, 3, 6, 9, 20, 30, 60, 90, 120}
 
-// newMetrics registers the metrics. names may be nil.
-func newMetrics(reg prometheus.Registerer, names *tenantNames) *metrics {
+// newMetrics registers the metrics. names and budgets may be nil.
+func newMetrics(
+	reg prometheus.Registerer, names *tenantNames, budgets *budget.Current,
+) *metrics {
 	f := factory{promauto.With(reg), names}
 	items := prometheus.ExponentialBuckets(200, 2, 15)
 	sizes := prometheus.ExponentialBuckets(1024, 2, 15)
@@ -163,6 +168,7 @@ func newMetrics(reg prometheus.Registerer, names *tenantNames) *metrics {
 		stageSeconds: f.histograms("larder_stage_duration_seconds",
 			"Seconds that a request spent in a stage. Stages overlap.",
 			prometheus.ExponentialBuckets(0.0005, 2, 18), "method", "stage"),
+		overruns: budgetMetrics(f, budgets),
 		firstFrame: f.NewHistogram(prometheus.HistogramOpts{
 			Name:    "larder_series_first_frame_seconds",
 			Help:    "Seconds from the start of a Series request to its first frame.",

@@ -114,7 +114,11 @@ func (s *Server) sendSeries(
 		if err != nil {
 			return err
 		}
-		n, err := r.sendWindow(ctx, enc, win, w)
+		n := 0
+		err = r.encode(func() (err error) {
+			n, err = r.sendWindow(ctx, enc, win, w)
+			return err
+		})
 		if n > 0 {
 			r.attempt.wrote(win.series[n-1].labels)
 		}
@@ -129,6 +133,16 @@ func (s *Server) sendSeries(
 		}
 		p.free <- win
 	}
+}
+
+// encode runs f, which encodes and sends. The time of f belongs to the stage send, but for the time
+// in which the client did not read.
+func (r *request) encode(f func() error) error {
+	start, held := time.Now(), r.stages[stageFlowControl].Load()
+	err := f()
+	d := time.Since(start) - time.Duration(r.stages[stageFlowControl].Load()-held)
+	r.addStage(stageSend, max(d, 0))
+	return err
 }
 
 // sendWindow encodes and sends the series of win. It returns how many it wrote.

@@ -23,7 +23,8 @@ import (
 
 // stageID is a stage of a request. Stages show where its time goes. They overlap, because chunks
 // are fetched while frames are sent. Their sum may therefore exceed the duration of the request.
-// The wait for headers is also part of the postings stage.
+// The wait for headers is also part of the postings stage. In stageFlowControl the request waits
+// for its client to read. No budget bounds that stage, because the gateway cannot shorten it.
 type stageID int
 
 const (
@@ -33,10 +34,13 @@ const (
 	stageSeries
 	stageChunks
 	stageSend
+	stageFlowControl
 	stageCount
 )
 
-var stageNames = [stageCount]string{"gate", "header", "postings", "series", "chunks", "send"}
+var stageNames = [stageCount]string{
+	"gate", "header", "postings", "series", "chunks", "send", "flow_control",
+}
 
 // request is a running call: its identity, turn, current attempt and statistics. The goroutines of
 // the request share its accounts, stage times and turn.
@@ -57,6 +61,7 @@ type request struct {
 	attempt                           attempt
 	replans, reshapes                 int // attempts by cause: see mayRepeat
 	requeues                          int // attempts that followed a wait for more bytes
+	exceeded                          []Exceeded
 
 	// INVARIANT: only the goroutine of the handler writes the fields that follow.
 	blocksQueried int
@@ -216,9 +221,11 @@ func (r *request) noteSource(src *source) {
 	r.records.Add(src.chunks.Stats())
 }
 
-// finish releases the turn of the request and records its metrics and span attributes.
+// finish releases the turn of the request, compares it with its budgets, and records its metrics
+// and span attributes.
 func (r *request) finish() {
 	r.turn.Close()
+	r.compare()
 	r.server.names.observe(r.tenant, r.used(), func(label string) {
 		r.server.metrics.observe(r, label)
 	})

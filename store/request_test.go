@@ -16,7 +16,7 @@ func TestARequestUsesWhatItWaitedFor(t *testing.T) {
 	a := admission.New(admission.GateOptions{}, allowance, nil, nil)
 	s := &Server{
 		admission: a,
-		metrics:   newMetrics(nil, nil),
+		metrics:   newMetrics(nil, nil, nil),
 		tracer:    noop.NewTracerProvider().Tracer(""),
 	}
 	r := s.newRequest(t.Context(), methodSeries, asked{})

@@ -97,13 +97,15 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 	send := func(f *storepb.Frame) error {
 		start := time.Now()
 		if r.firstFrame == 0 {
-			r.firstFrame = start.Sub(r.start)
+			r.firstFrame = max(start.Sub(r.start), 1)
 		}
 		err := sending.send(stream, f)
+		// grpc copies nothing and waits only until the client has room for the frame. Without
+		// compression, that is all the time that it takes.
 		d := time.Since(start)
-		r.addStage(stageSend, d)
+		r.addStage(stageFlowControl, d)
 		if d >= slowSend {
-			_, span := r.span(r.ctx, stageSend, "send_frame", trace.WithTimestamp(start))
+			_, span := r.span(r.ctx, stageFlowControl, "send_frame", trace.WithTimestamp(start))
 			span.End(trace.WithTimestamp(start.Add(d)))
 		}
 		return err
@@ -184,7 +186,7 @@ func (s *Server) series(
 		if err != nil {
 			return status.Errorf(codes.Internal, "marshal series response hints: %v", err)
 		}
-		return w.WriteHints(a)
+		return r.encode(func() error { return w.WriteHints(a) })
 	}
-	return w.Flush()
+	return r.encode(w.Flush)
 }

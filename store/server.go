@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"larder/indexcache"
+	"larder/internal/budget"
 	"larder/internal/flight"
 	"larder/internal/intake"
 	"larder/internal/panics"
@@ -95,6 +96,8 @@ type Options struct {
 	// IgnoreSizes is called if the bucket's answers were found to state wrong object sizes. From
 	// then on readers must not compare these sizes. If it is nil, such a bucket cannot be read.
 	IgnoreSizes func()
+	// Budgets are the latency budgets that requests are compared with; nil: none.
+	Budgets *budget.Current
 	// Clamp narrows requested and advertised time ranges, in milliseconds, to the served range
 	// (--min-time, --max-time). It is called at every use because that range may be relative to
 	// now. nil clamps nothing.
@@ -149,6 +152,7 @@ type Server struct {
 	names     *tenantNames
 
 	outsiders    outsiders
+	overruns     overruns
 	labelFlights flight.Inline[indexcache.AnswerKey, *indexcache.LabelAnswer]
 
 	mu     sync.Mutex // guards blocks; held for map operations only
@@ -179,7 +183,7 @@ func New(opts Options) *Server {
 	names := newTenantNames(opts.NamedTenants, opts.Registerer)
 	s := &Server{
 		opts: opts, log: opts.Logger, tracer: opts.Tracer,
-		metrics:  newMetrics(opts.Registerer, names),
+		metrics:  newMetrics(opts.Registerer, names, opts.Budgets),
 		panics:   panics.New("request", opts.Logger, opts.Registerer),
 		limits:   admission.NewLimits(opts.Limits, opts.Tenants, opts.Registerer),
 		matchers: matcher.NewCache(opts.Matchers, opts.Registerer),

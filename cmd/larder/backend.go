@@ -17,6 +17,7 @@ import (
 	"larder/internal/bucket"
 	"larder/internal/bucket/cost"
 	"larder/internal/bucket/slots"
+	"larder/internal/budget"
 	"larder/internal/config"
 	"larder/internal/datadir"
 	"larder/internal/diskcache"
@@ -41,6 +42,7 @@ import (
 type backend struct {
 	conf    *storeConfig
 	logger  *slog.Logger
+	budgets *budget.Current
 	blocks  *bucket.Stack
 	parquet *bucket.Stack               // of the Parquet converter's bucket, nil for none
 	bound   objstore.InstrumentedBucket // blocks, for callers that hold no slot
@@ -83,6 +85,7 @@ func openBackend(
 	b := &backend{
 		conf:     conf,
 		logger:   logger,
+		budgets:  budget.NewCurrent(conf.budgets.parsed),
 		known:    make(chan struct{}),
 		complete: make(chan struct{}),
 	}
@@ -190,7 +193,7 @@ func (b *backend) open(
 			index.IgnoreSizes()
 			chunks.IgnoreSizes()
 		},
-		Clamp: conf.blocks.clamp, Finished: conf.hooks.finished,
+		Budgets: b.budgets, Clamp: conf.blocks.clamp, Finished: conf.hooks.finished,
 		Logger: b.logger, Registerer: reg, Tracer: tracer.Tracer("larder"),
 	}
 	if b.shard != nil {

@@ -28,6 +28,7 @@ func TestBrokenFilesOfARunningProcessTellNoSecret(t *testing.T) {
 		"limits":  "default: {weight: 1}",
 		"relabel": "[{action: keep, source_labels: [a], regex: b}]",
 		"request": "options: {level: INFO}",
+		"budgets": "bucket_read: 1s",
 	}
 	for name, text := range good {
 		put(name, text)
@@ -36,7 +37,8 @@ func TestBrokenFilesOfARunningProcessTellNoSecret(t *testing.T) {
 		"--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0", "--http.config="+file("web"),
 		"--objstore.config-file="+file("bucket"), "--store.limits.config-file="+file("limits"),
 		"--selector.relabel-config-file="+file("relabel"),
-		"--request.logging-config-file="+file("request"))
+		"--request.logging-config-file="+file("request"),
+		"--latency-budgets-file="+file("budgets"))
 	p.await("readiness changed.*ready=true")
 	for _, text := range []string{
 		secret, "[" + secret + "]", "a: *" + secret, "a: !!int " + secret, "a: &x [" + secret,
@@ -52,7 +54,7 @@ func TestBrokenFilesOfARunningProcessTellNoSecret(t *testing.T) {
 		"type: S3\nconfig: {bucket: blocks, secret_key: " + secret + ", access_key: [" + secret +
 			"]}",
 		"default: {weight: " + secret + "}", "[{action: keep, secret_key: " + secret + "}]",
-		"options: {level: " + secret + "}",
+		"options: {level: " + secret + "}", "bucket_read: " + secret,
 	} {
 		for name := range good {
 			put(name, text)

@@ -70,7 +70,8 @@ func (b *backend) openBucket(reads *slots.Limiter, reg prometheus.Registerer) er
 	var err error
 	b.blocks, err = bucket.Open(b.conf.bucket.parsed, bucket.Options{
 		Limiter: reads, WholeBytes: b.conf.caches.Memory.WholeObjects(),
-		Beneath: b.conf.hooks.beneath, Logger: b.logger, Registerer: reg,
+		ReadBudget: b.budgets.BucketRead,
+		Beneath:    b.conf.hooks.beneath, Logger: b.logger, Registerer: reg,
 	})
 	if err != nil {
 		return b.conf.bucket.yaml.wrap(err)

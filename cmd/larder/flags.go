@@ -26,6 +26,7 @@ type storeConfig struct {
 	http       httpConfig
 	grpc       grpcConfig
 	requestLog requestLogConfig
+	budgets    budgetsConfig
 	web        webConfig
 	drainDelay time.Duration
 
@@ -60,6 +61,7 @@ func (c *storeConfig) storeFlags(f flagger) {
 	c.http.flags(f)
 	c.grpc.flags(f)
 	c.requestLog.flags(f)
+	c.budgets.flags(f)
 	flag(f, "drain-delay", "5s", &c.drainDelay, goDuration,
 		"Time to keep serving after SIGTERM while reporting not ready, so that Queriers stop "+
 			"sending requests before connections close. 0 = none.")
@@ -81,6 +83,7 @@ func (c *storeConfig) load(now time.Time) error {
 		c.grpc.load,
 		c.bucket.load,
 		c.requestLog.load,
+		c.budgets.load,
 		c.requests.load,
 		func() error { return c.caches.load(now) },
 		c.checkDiskCache,

@@ -148,6 +148,14 @@ func TestBadStart(t *testing.T) {
 		nil, "--store.limits.config: default: request_bytes_ratio: 25 is not above 0 and at most 1",
 		bucket, "--store.limits.config={default: {request_bytes_ratio: 25}}",
 	)
+	f(
+		nil, "--latency-budgets: line 1: requests.series: unknown key totl, did you mean total?",
+		bucket, "--latency-budgets={requests: {series: {totl: 1s}}}",
+	)
+	f(
+		nil, "--latency-budgets: requests: series: gate: -1s is below zero", bucket,
+		"--latency-budgets={requests: {series: {gate: -1s}}}",
+	)
 	// Values of flags without effect are checked too.
 	f(nil, `--chunk-pool-size: "lots"`, "--chunk-pool-size=lots", bucket)
 	f(

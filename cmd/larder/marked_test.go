@@ -22,6 +22,7 @@ import (
 	"go.yaml.in/yaml/v2"
 
 	"larder/internal/bucket"
+	"larder/internal/budget"
 	"larder/internal/clienttls"
 	"larder/internal/config"
 	"larder/internal/yamldoc"
@@ -85,6 +86,7 @@ func documents() map[string]document {
 		}
 	}
 	docs["limits"] = document{"store.limits.config", limitsDoc{}, nil, nil}
+	docs["budgets"] = document{"latency-budgets", budget.Document{}, nil, nil}
 	docs["web"] = document{"http.config", toolkit.Config{}, nil, nil}
 	docs["tracing"] = document{"tracing.config", tracingKeys{}, nil, map[string]any{
 		"type": "OTLP", "config": map[string]any{"client_type": "http", "endpoint": "127.0.0.1:1",

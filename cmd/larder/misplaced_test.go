@@ -66,7 +66,7 @@ func TestMisplacedArgumentsTellNoSecret(t *testing.T) {
 	missing := strings.ReplaceAll(lines, ": ", ":")
 	for _, flag := range []string{
 		"selector.relabel-config", "request.logging-config", "store.limits.config",
-		"tracing.config",
+		"tracing.config", "latency-budgets",
 		"index-cache.config", "store.caching-bucket.config",
 	} {
 		for _, text := range []string{doc, lines, "[" + doc + "]", missing, "{secret_key:" +

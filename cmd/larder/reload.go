@@ -80,6 +80,15 @@ func (g *gateway) reloadable() []reload.Unit {
 			return nil
 		}, c.path)
 	}
+	if c := &conf.budgets; c.yaml.path != "" {
+		add("latency-budgets", func(context.Context) error {
+			d, err := c.reload()
+			if err == nil {
+				g.backend.budgets.Set(d)
+			}
+			return err
+		}, c.yaml.path)
+	}
 	credentials := func(kind string, c content, stack *bucket.Stack) {
 		if c.path == "" || stack == nil {
 			return

@@ -11,7 +11,7 @@ import (
 // requestLogConfig has the flags of the request log.
 type requestLogConfig struct {
 	yaml content
-	slow time.Duration // 0: never
+	slow time.Duration // 0: only requests over their budget
 
 	parsed *requestlog.Config // set by load
 }
@@ -22,7 +22,8 @@ func (c *requestLogConfig) flags(f flagger) {
 			"which gRPC and HTTP requests are logged.")
 	flag(f, "store.log-requests-longer-than", "10s", &c.slow, goDuration,
 		"Log a request for data as slow if it takes at least this time. The line says who sent "+
-			"it, what it asked for and where its time went. 0 = never.")
+			"it, what it asked for and where its time went. "+
+			"0 = only requests that exceed --latency-budgets.")
 }
 
 // options returns the options of all loggers of requests.

@@ -3,6 +3,7 @@ package bucket
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/thanos-io/objstore"
@@ -24,6 +25,9 @@ type Options struct {
 	// one bucket. Its hedges and retries are not counted, because their metrics have no such label
 	// and no query waits for its reads.
 	Beside *Stack
+	// ReadBudget returns the time from which a read without a first byte may be hedged: see
+	// hedge.Options. nil: none.
+	ReadBudget func() time.Duration
 	// Beneath, if set, wraps the provider's client, below hedges, metrics and retries: a model of
 	// another bucket.
 	Beneath func(objstore.Bucket) objstore.Bucket
@@ -64,8 +68,8 @@ func Open(conf *Config, o Options) (*Stack, error) {
 	}
 	if h := conf.Hedging; h.Enabled {
 		b = hedge.Wrap(b, hedge.Options{
-			UpTo: h.UpTo, Quantile: h.Quantile, Limiter: o.Limiter, Logger: o.Logger,
-			Registerer: extra,
+			UpTo: h.UpTo, Quantile: h.Quantile, ReadBudget: o.ReadBudget, Limiter: o.Limiter,
+			Logger: o.Logger, Registerer: extra,
 		})
 	}
 	counted := prometheus.WrapRegistererWithPrefix("thanos_", o.Registerer)

@@ -63,7 +63,7 @@ func TestParseErrors(t *testing.T) {
 		{"requests: {label_values: {total: -1s}}",
 			"requests: label_values: total: -1s is below zero"},
 		{"requests: {label_names: {chunks: 1s}}",
-			"requests: label_names: first_frame, chunks and send are only for series"},
+			"requests: label_names: chunks is only for series"},
 		{"bucket_read: -1s", "bucket_read: -1s is below zero"},
 		{"prices: {get: -1}", "prices: no price may be below zero"},
 	} {

@@ -92,6 +92,15 @@ func (t *Times) check() error {
 	return nil
 }
 
+// Methods are the methods that have budgets.
+func Methods() []string { return []string{"Series", "LabelNames", "LabelValues"} }
+
+// Applies reports whether the requests of a method have a row. Label requests send no frames and
+// read no chunks.
+func Applies(method, row string) bool {
+	return method == "Series" || row != FirstFrame && row != "chunks" && row != "send"
+}
+
 // Of returns the budgets of a method, such as LabelNames.
 func (r *Requests) Of(method string) *Times {
 	switch method {
@@ -145,21 +154,16 @@ func (d *Document) check() error {
 			return fmt.Errorf("budgets: %s: %w", name, err)
 		}
 	}
-	for _, r := range []struct {
-		key    string
-		times  *Times
-		labels bool
-	}{
-		{"series", &d.Requests.Series, false},
-		{"label_names", &d.Requests.LabelNames, true},
-		{"label_values", &d.Requests.LabelValues, true},
-	} {
-		if err := r.times.check(); err != nil {
-			return fmt.Errorf("requests: %s: %w", r.key, err)
+	for i, key := range []string{"series", "label_names", "label_values"} {
+		method := Methods()[i]
+		t := d.Requests.Of(method)
+		if err := t.check(); err != nil {
+			return fmt.Errorf("requests: %s: %w", key, err)
 		}
-		if t := r.times; r.labels && (t.FirstFrame != 0 || t.Chunks != 0 || t.Send != 0) {
-			return fmt.Errorf("requests: %s: first_frame, chunks and send are only for series",
-				r.key)
+		for _, row := range Rows() {
+			if t.Of(row) != 0 && !Applies(method, row) {
+				return fmt.Errorf("requests: %s: %s is only for series", key, row)
+			}
 		}
 	}
 	if d.BucketRead < 0 {

@@ -16,7 +16,8 @@ import (
 // Options configures a Log and Outcomes. Only Logger is required.
 type Options struct {
 	Logger *slog.Logger
-	// Slow is the duration from which Outcomes logs a request that succeeded. Default 0: never.
+	// Slow is the duration from which Outcomes logs a request that succeeded. Default 0: only
+	// those that the function Slow was called for.
 	Slow time.Duration
 	// Tenant returns the tenant of the gRPC request of ctx. nil omits the tenant.
 	Tenant func(ctx context.Context) string

@@ -26,6 +26,7 @@ type identityContext struct{}
 type identity struct {
 	id       string
 	describe func() []any // nil until the handler calls Describe
+	slow     bool         // the handler has called Slow
 }
 
 // ID returns the id of the gRPC request of ctx, "" if there is none.
@@ -43,6 +44,20 @@ func Describe(ctx context.Context, describe func() []any) {
 	if i, ok := ctx.Value(identityContext{}).(*identity); ok {
 		i.describe = describe
 	}
+}
+
+// Slow makes Outcomes log the gRPC request of ctx as slow, whatever its duration is. Call it from
+// the goroutine of the handler, at its end.
+func Slow(ctx context.Context) {
+	if i, ok := ctx.Value(identityContext{}).(*identity); ok {
+		i.slow = true
+	}
+}
+
+// slow reports whether the handler has called Slow.
+func slow(ctx context.Context) bool {
+	i, ok := ctx.Value(identityContext{}).(*identity)
+	return ok && i.slow
 }
 
 // described returns what the handler has passed to Describe, nil if nothing.

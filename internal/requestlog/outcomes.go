@@ -77,7 +77,8 @@ func (o *Outcomes) log(ctx context.Context, method string, d time.Duration, err 
 	case codes.OK:
 		// Only requests that describe themselves are requests for data. Others, such as a Watch of
 		// the health service, last as long as their clients like.
-		if o.opts.Slow <= 0 || d < o.opts.Slow || described(ctx) == nil {
+		if late := o.opts.Slow > 0 && d >= o.opts.Slow; !late && !slow(ctx) ||
+			described(ctx) == nil {
 			return
 		}
 		level, limit, msg = slog.LevelInfo, slowBurst, "slow request"

@@ -415,6 +415,13 @@ func TestSlowRequests(t *testing.T) {
 		"msg": "slow request", "level": "INFO", "method": "/a/b", "requestID": "*",
 		"duration": "1e+09", "matchers": `{job="bread"}`,
 	})
+	ctx := withID(t.Context())
+	Describe(ctx, matchers)
+	Slow(ctx)
+	o.log(ctx, "/a/c", time.Millisecond, nil)
+	if got := l.take(t); len(got) != 1 || got[0]["msg"] != "slow request" {
+		t.Errorf("a fast request whose handler calls it slow: got %v", got)
+	}
 	got = ask(time.Hour, status.Error(codes.Aborted, "no"), matchers)
 	if len(got) != 1 {
 		t.Fatalf("got %d lines for a slow failure: %v", len(got), got)

@@ -213,6 +213,7 @@ cachingBucketConfig: |
   type: IN-MEMORY
   config:
     max_size: 64MB
+latencyBudgets: {requests: {series: {total: 3s, gate: 100ms}}, bucket_read: 200ms}
 minTime: -6w
 maxTime: "2030-01-01T00:00:00Z"
 log: {level: debug, format: json}

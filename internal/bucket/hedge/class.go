@@ -10,19 +10,26 @@ import (
 type class struct {
 	name     string
 	minDelay time.Duration
+	budget   func() time.Duration
 	times    *quantile.Decaying
 }
 
 func newClass(name string, o Options) *class {
-	return &class{name: name, minDelay: o.MinDelay, times: quantile.New(o.Quantile, o.MinSamples)}
+	return &class{
+		name: name, minDelay: o.MinDelay, budget: o.ReadBudget,
+		times: quantile.New(o.Quantile, o.MinSamples),
+	}
 }
 
-// delay returns the time after which a read is late. It is 0 before enough first bytes were seen.
+// delay returns the time after which a read is late: its budget, but not before the quantile,
+// because hedges are for the slowest reads. It is 0, not known, without a budget and before enough
+// first bytes were seen.
 func (c *class) delay() time.Duration {
-	if late := c.times.Value(); late > 0 {
-		return max(late, c.minDelay)
+	budget, late := c.budget(), c.times.Value()
+	if budget <= 0 && late <= 0 {
+		return 0
 	}
-	return 0
+	return max(budget, late, c.minDelay)
 }
 
 // observe counts one first byte. A request that was cancelled because it was late counts with the

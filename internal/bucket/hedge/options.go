@@ -35,6 +35,11 @@ type Options struct {
 	// 1 - Budget if it is lower, because an earlier start would spend the budget on reads that are
 	// not the slowest.
 	Quantile float64
+	// ReadBudget returns the latency budget of a first byte; it is asked for each read. A read
+	// within it is not late, even if the quantile is shorter. Before MinSamples were seen, the
+	// budget alone says when a read is late. Default nil, and 0: the quantile decides alone. A
+	// longer one costs fewer requests and leaves more reads slow.
+	ReadBudget func() time.Duration
 	// Budget is the number of extra requests per request. Default 0.05. More hedges more of the
 	// slow reads, and adds load.
 	Budget float64
@@ -84,6 +89,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MinStall <= 0 {
 		o.MinStall = defaultMinStall
+	}
+	if o.ReadBudget == nil {
+		o.ReadBudget = func() time.Duration { return 0 }
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -117,6 +117,46 @@ func TestNothingIsHedgedBeforeEnoughIsKnown(t *testing.T) {
 	})
 }
 
+// TestTheBudgetSaysWhatIsLate checks that a read within its budget is not hedged, although it is
+// slower than usual, and that a read is hedged once it has used up its budget. That also holds
+// before the usual time is known.
+func TestTheBudgetSaysWhatIsLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		budget := 500 * time.Millisecond
+		opts := Options{ReadBudget: func() time.Duration { return budget }}
+		within := conduct{open: 400 * time.Millisecond}
+		over := conduct{open: time.Minute}
+		read := func(g *rig, c conduct, requests int, atMost time.Duration) {
+			t.Helper()
+			g.below.taken()
+			g.below.act = slowOnce(c)
+			start := time.Now()
+			g.mustRead(t, 0, 1000)
+			if d := time.Since(start); d > atMost {
+				t.Errorf("a read took %s, want at most %s", d, atMost)
+			}
+			if n := len(g.below.taken()); n != requests {
+				t.Errorf("%d requests for a read, want %d", n, requests)
+			}
+		}
+		known := newRig(t, opts, nil)
+		fresh := &rig{Bucket: Wrap(known.below, opts), below: known.below, limiter: &limiter{}}
+		known.below.act = func(int) conduct { return usual() }
+		for range 40 { // fewer than MinSamples, and enough to save extra requests
+			fresh.mustRead(t, 0, 1000)
+		}
+		for _, g := range []*rig{known, fresh} {
+			read(g, within, 1, 400*time.Millisecond)
+			read(g, over, 2, 550*time.Millisecond)
+		}
+		budget = time.Millisecond // below the quantile, which decides then
+		read(known, conduct{open: 5 * time.Millisecond}, 1, 5*time.Millisecond)
+		read(known, over, 2, 50*time.Millisecond)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+	})
+}
+
 func TestOnlySpareSlotsAreUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, Options{Limiter: &limiter{}}, slowOnce(conduct{open: time.Second}))

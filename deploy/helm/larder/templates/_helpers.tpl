@@ -121,6 +121,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if .Values.cachingBucketConfig }}
 - --store.caching-bucket.config-file=/etc/larder/caches/caching-bucket.yaml
 {{- end }}
+{{- if .Values.latencyBudgets }}
+- --latency-budgets-file=/etc/larder/budgets/budgets.yaml
+{{- end }}
 {{- with .Values.grpcServerTlsConfig }}
 - --grpc-server-tls-cert=/etc/larder/grpc-tls/tls.crt
 - --grpc-server-tls-key=/etc/larder/grpc-tls/tls.key
