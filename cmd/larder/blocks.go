@@ -21,6 +21,7 @@ type blocksConfig struct {
 	minTime, maxTime   catalog.TimeOrDuration
 	consistencyDelay   time.Duration
 	deletionMarksDelay time.Duration
+	hashmodPatience    time.Duration
 	relabelYAML        content
 
 	// set by load
@@ -35,6 +36,10 @@ func (c *blocksConfig) flags(f flagger) {
 		oneOf("concurrent", "recursive"),
 		"How to find blocks: concurrent (one request for each unknown block) "+
 			"or recursive (one listing of all objects).")
+	flag(f, "selector.hashmod-patience", "0s", &c.hashmodPatience, promDuration,
+		"Time to go on serving blocks that leave because the modulus or the kept remainders of the "+
+			"hashmod rule in --selector.relabel-config changed, also by a restart. Any other "+
+			"change of the rules acts at once. 0 = these blocks leave at once too.")
 	c.selectionFlags(f)
 }
 
@@ -90,6 +95,7 @@ func (b *backend) openCatalog(
 		Concurrency: conf.concurrency, DocumentBytes: m.Documents - 2*m.WholeObjects(),
 		MinTime: conf.minTime, MaxTime: conf.maxTime, Relabel: conf.relabel,
 		Shard: b.shardOrNil(), ConsistencyDelay: conf.consistencyDelay,
+		HashmodPatience:          conf.hashmodPatience,
 		IgnoreDeletionMarksDelay: conf.deletionMarksDelay,
 		Opened:                   b.opened, OnChange: b.viewChanged,
 		Logger: b.logger, Registerer: reg,

@@ -43,7 +43,7 @@ type Catalog struct {
 	diskBad   atomic.Bool // the last write to disk failed
 
 	view  atomic.Pointer[View]
-	rules atomic.Pointer[[]*relabel.Config] // for syncs that begin from now on
+	rules atomic.Pointer[ruling] // for syncs that begin from now on
 	// parquet is the state of the Parquet bucket at its last read, written under parquetMu.
 	parquet   atomic.Pointer[conversions]
 	parquetMu sync.Mutex
@@ -125,7 +125,6 @@ func New(opts Options) (*Catalog, error) {
 	}
 	c.closing, c.close = context.WithCancel(context.Background())
 	c.view.Store(NewView(nil, false))
-	c.rules.Store(&opts.Relabel)
 	c.parquet.Store(&conversions{})
 	if c.local.lockDir() != nil {
 		c.metrics.diskFailures.Inc() // datadir has logged why
@@ -133,6 +132,7 @@ func New(opts Options) (*Catalog, error) {
 	} else if err := c.local.prepare(); err != nil {
 		c.diskFailed("catalog directory is not usable", err)
 	}
+	c.loadRules()
 	if c.extents, err = c.local.allExtents(); err != nil {
 		c.metrics.damagedCopies.Inc()
 		c.noteDamage(err)
@@ -174,6 +174,10 @@ func (c *Catalog) Run(ctx context.Context) error {
 			failures = 0
 		}
 		wait := c.pause(failures)
+		now := time.Now()
+		if at := c.rules.Load().next(now); !at.IsZero() {
+			wait = min(wait, at.Sub(now)) // blocks of former rules leave then
+		}
 		if err != nil {
 			c.log.Error("sync failed", "err", err, "ready", c.View().Ready,
 				"next", wait.Round(time.Millisecond))
@@ -206,11 +210,12 @@ func (c *Catalog) await(ctx context.Context, wait time.Duration) bool {
 // Reselect replaces Options.Relabel and makes Run sync at once, which publishes the blocks that the
 // new rules select. Invalid rules are an error and are not used. Blocks that the rules exclude
 // leave the view even if that sync is incomplete, because the rules do not depend on the bucket.
+// Options.HashmodPatience delays that for some blocks. Calls must not overlap.
 func (c *Catalog) Reselect(rules []*relabel.Config) error {
 	if err := checkRelabel(rules, nil); err != nil {
 		return err
 	}
-	c.rules.Store(&rules)
+	c.changeRules(rules)
 	c.syncAgain()
 	return nil
 }

@@ -80,6 +80,8 @@
 //   - extents/<ULID>.json has the sizes of a block's files as the bucket stated them.
 //   - catalog.json lists the blocks of the last complete sync and the state of their marks, for a
 //     start with an unreachable bucket. The copies that it lists are synced before it.
+//   - relabel.json has the relabel rules in use, and former ones whose blocks are still served. It
+//     exists with Options.HashmodPatience only.
 //
 // A file that does not verify counts as absent, and its block is read from the bucket. Copies that
 // the disk rejects, and all copies without a Dir, are kept in memory, compressed, for Document

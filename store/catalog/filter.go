@@ -38,7 +38,8 @@ func (c *Catalog) selectByMeta(
 ) []*record {
 	minTime := c.opts.MinTime.Millis(now, math.MinInt64)
 	maxTime := c.opts.MaxTime.Millis(now, math.MaxInt64)
-	selected := newSelector(*c.rules.Load())
+	selected := c.rules.Load().selector(now)
+	c.metrics.formerRules.Set(float64(len(selected.former)))
 	converted := c.parquet.Load().periods(now)
 	var kept []*record
 	for _, r := range records {

@@ -52,6 +52,7 @@ type metrics struct {
 	blocks, labelSets           prometheus.Gauge
 	complete, lastComplete      prometheus.Gauge
 	waitingSources, tombstoned  prometheus.Gauge
+	formerRules                 prometheus.Gauge
 	fromDisk, numbers           prometheus.Gauge
 	documents                   prometheus.Gauge
 	shrinkPending, unlisted     prometheus.Gauge
@@ -138,6 +139,10 @@ func newMetrics(reg prometheus.Registerer, consistencyDelay float64) *metrics {
 		waitingSources: gauge(
 			"larder_catalog_held_sources",
 			"Number of blocks that stay although a larger block covers them, until that block has opened.",
+		),
+		formerRules: gauge(
+			"larder_catalog_former_rules",
+			"Number of former lists of hashmod rules whose blocks are still served.",
 		),
 		tombstoned: gauge(
 			"larder_catalog_tombstoned_blocks",

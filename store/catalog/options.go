@@ -69,6 +69,12 @@ type Options struct {
 	// Relabel selects blocks by their external labels and __block_id. Only keep, drop and hashmod
 	// are allowed.
 	Relabel []*relabel.Config
+	// HashmodPatience is how long blocks stay that leave because the modulus or the kept
+	// remainders of a Hashmod changed, and nothing else, by Reselect or since the last process. It
+	// is timed: no other process is asked. It must be longer than the others need to serve these
+	// blocks, and than Queriers need to notice. A restart needs Dir to know the former rules. 0 =
+	// they leave at once.
+	HashmodPatience time.Duration
 	// Shard decides which of the selected blocks are served, before compacted sources are dropped.
 	// nil: all.
 	Shard Shard
@@ -121,6 +127,7 @@ func (o Options) withDefaults() (Options, error) {
 		{"measuring interval", &o.MeasureEvery, time.Second},
 		{"wait for the first sync", &o.SavedAfter, 10 * time.Second},
 		{"consistency delay", &o.ConsistencyDelay, 0},
+		{"hashmod patience", &o.HashmodPatience, 0},
 		{"ignore-deletion-marks delay", &o.IgnoreDeletionMarksDelay, 0},
 	} {
 		if *d.value < 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
@@ -71,6 +72,7 @@ func checkRelabel(rules []*relabel.Config, quoted []string) error {
 // selector selects blocks by relabel rules. It is not safe for concurrent use.
 type selector struct {
 	rules   []*relabel.Config
+	former  [][]*relabel.Config // select more blocks: see ruling
 	builder *labels.Builder
 }
 
@@ -78,12 +80,18 @@ func newSelector(rules []*relabel.Config) selector {
 	return selector{rules: rules, builder: labels.NewBuilder(labels.EmptyLabels())}
 }
 
-// keeps reports whether the block has labels left after the rules.
+// keeps reports whether the block has labels left after the rules, or after any former ones.
 func (s *selector) keeps(b *Block) bool {
-	if len(s.rules) == 0 {
+	return s.pass(b, s.rules) ||
+		slices.ContainsFunc(s.former, func(f []*relabel.Config) bool { return s.pass(b, f) })
+}
+
+// pass reports whether the block has labels left after the rules.
+func (s *selector) pass(b *Block, rules []*relabel.Config) bool {
+	if len(rules) == 0 {
 		return true
 	}
 	s.builder.Reset(b.Labels)
 	s.builder.Set(BlockIDLabel, b.ID.String())
-	return relabel.ProcessBuilder(s.builder, s.rules...) && !s.builder.Labels().IsEmpty()
+	return relabel.ProcessBuilder(s.builder, rules...) && !s.builder.Labels().IsEmpty()
 }

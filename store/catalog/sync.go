@@ -207,7 +207,7 @@ func (c *Catalog) countNumbers() (exhausted bool) {
 
 // selected returns the blocks that the relabel rules select and that are owned.
 func (c *Catalog) selected(blocks []*Block, owned ownership) []*Block {
-	s := newSelector(*c.rules.Load())
+	s := c.rules.Load().selector(time.Now())
 	if len(s.rules) == 0 && owned.owns == nil {
 		return blocks
 	}
