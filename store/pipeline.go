@@ -21,11 +21,12 @@ func (s *Server) sources(
 ) ([]*source, error) {
 	sources := make([]*source, len(plans))
 	for i, p := range plans {
+		entries, chunks := r.readAccounts(p.Block().Meta())
 		opts := block.StreamOptions{
 			MinTime: q.minT, MaxTime: q.maxT,
 			SkipChunks: q.req.SkipChunks,
 			RunBytes:   streamBytes(len(plans)),
-			Account:    &r.seriesPages,
+			Account:    entries,
 			OnSeries:   func(n int) error { return r.series.Reserve(uint64(n)) },
 			OnChunks:   func(n int) error { return r.chunks.Reserve(uint64(n)) },
 			Reserver:   r,
@@ -35,7 +36,7 @@ func (s *Server) sources(
 		}
 		sources[i] = &source{
 			stream: p.Stream(ctx, opts),
-			chunks: p.Block().ChunkReader(&r.chunkPages, r),
+			chunks: p.Block().ChunkReader(chunks, r),
 		}
 	}
 	extra := int64(0)

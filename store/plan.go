@@ -75,7 +75,7 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 					Sets:     block.BuildSets,
 					Repeated: repeated,
 					MinTime:  q.minT, MaxTime: q.maxT,
-					Account:  &r.postings,
+					Account:  r.postingsAccount(c.meta),
 					OnSeries: func(n int) error { return r.series.Reserve(uint64(n)) },
 					Reserve:  r.reserveForPlan,
 				})

@@ -63,6 +63,8 @@ type request struct {
 	requeues                          int // attempts that followed a wait for more bytes
 	exceeded                          []Exceeded
 
+	byBlock *blockAccounts // nil unless the request is explained
+
 	// INVARIANT: only the goroutine of the handler writes the fields that follow.
 	blocksQueried int
 	lazyBlocks    int // with matchers that are checked on the series

@@ -68,8 +68,23 @@ func (s *Server) parseSeries(
 	return q, nil
 }
 
+// asked returns what the request asks for.
+func (q *seriesQuery) asked() asked {
+	return asked{
+		matchers: q.matchers, minT: q.minT, maxT: q.maxT, resolution: q.req.MaxResolutionWindow,
+		skipChunks: q.req.SkipChunks, limit: q.req.Limit,
+	}
+}
+
 // Series implements storepb.StoreServer.
-func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesServer) (err error) {
+func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesServer) error {
+	return s.serveSeries(req, stream, nil)
+}
+
+// serveSeries is Series, observed by hooks.
+func (s *Server) serveSeries(
+	req *storepb.SeriesRequest, stream storepb.Store_SeriesServer, hooks *seriesHooks,
+) (err error) {
 	defer s.recovered(&err)
 	budget := s.compiler.Open(stream.Context())
 	defer budget.Close()
@@ -80,10 +95,9 @@ func (s *Server) Series(req *storepb.SeriesRequest, stream storepb.Store_SeriesS
 	if err := s.ready(); err != nil {
 		return err
 	}
-	r := s.newRequest(stream.Context(), methodSeries, asked{
-		matchers: q.matchers, minT: q.minT, maxT: q.maxT, resolution: req.MaxResolutionWindow,
-		skipChunks: req.SkipChunks, limit: req.Limit,
-	})
+	r := s.newRequest(stream.Context(), methodSeries, q.asked())
+	hooks.began(r)
+	defer hooks.ended(r, q)
 	s.metrics.pending.Inc()
 	defer s.metrics.pending.Dec()
 	defer r.finish()

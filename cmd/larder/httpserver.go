@@ -100,6 +100,7 @@ func (g *gateway) serveHTTP(reg *prometheus.Registry, connections *inbound.Metri
 		ExternalPrefix: conf.externalPrefix, PrefixHeader: conf.prefixHeader, Label: conf.label,
 		Blocks: shownBlocks{g.backend.catalog, g.backend.irregular}, Flags: g.conf.shown(),
 		Started: time.Now(), Logger: g.logger, Registerer: reg,
+		Explainer: explainer{g.backend.server},
 	}
 	o.Shard = g.serveShard()
 	if conf.enableAdmin {

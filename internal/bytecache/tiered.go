@@ -79,6 +79,14 @@ func (t *Tiered) Fetch(ctx context.Context, keys []Key, values [][]byte) (found 
 	return found
 }
 
+// OnDisk reports for each key whether the disk has its value, without reading it.
+func (t *Tiered) OnDisk(keys []Key) []bool {
+	if has, ok := t.disk.(interface{ Has(keys []Key) []bool }); ok {
+		return has.Has(keys)
+	}
+	return make([]bool, len(keys))
+}
+
 // keep stores a value in memory.
 func (t *Tiered) keep(key Key, value []byte) {
 	if t.memory == nil {

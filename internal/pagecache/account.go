@@ -23,6 +23,10 @@ type Account struct {
 	// unites: see cost.Model.Beside. Default 1. Set it before first use.
 	Beside int
 
+	// Whole is the account of which this one is a part: all counts are added to it as well. Its
+	// Spend is not called. Default nil. Set it before first use.
+	Whole *Account
+
 	// Touched and TouchedBytes are the pages that the spans lie in, and their bytes.
 	Touched, TouchedBytes atomic.Int64
 	// Fetched and FetchedBytes are the pages requested from the bucket for this request, and their
@@ -49,12 +53,13 @@ func (a *Account) Missed() bool {
 	return a.Requests.Load() > 0 || a.Coalesced.Load() > 0 || a.RemoteHits.Load() > 0
 }
 
-// MoveTo moves the counts of a to b. It does not call Spend.
+// MoveTo moves the counts of a to b, which is not its Whole. It does not call Spend.
 func (a *Account) MoveTo(b *Account) {
-	from, to := a.counts(), b.counts()
+	from := a.counts()
 	for i, n := range from {
-		if v := n.Swap(0); v != 0 {
-			to[i].Add(v)
+		v := n.Swap(0)
+		for to := b; to != nil && v != 0; to = to.Whole {
+			to.counts()[i].Add(v)
 		}
 	}
 }
@@ -75,8 +80,12 @@ func (a *Account) model(m *cost.Meter) cost.Model {
 }
 
 func (a *Account) waited(since time.Time) {
-	if a != nil {
-		a.Waited.Add(int64(time.Since(since)))
+	if a == nil {
+		return
+	}
+	d := int64(time.Since(since))
+	for ; a != nil; a = a.Whole {
+		a.Waited.Add(d)
 	}
 }
 
@@ -101,7 +110,7 @@ type tally struct {
 
 // record adds a tally to the account and the metrics. Zeros are skipped to keep hits cheap.
 func (r *Reader) record(t *tally, acct *Account) {
-	if acct != nil {
+	for ; acct != nil; acct = acct.Whole {
 		acct.Touched.Add(t.touched)
 		acct.TouchedBytes.Add(t.touchedBytes)
 		if t.hits > 0 {

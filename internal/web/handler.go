@@ -21,6 +21,8 @@ type Options struct {
 	Disable bool
 	// Blocks provides the blocks for pages and API. It is required unless Disable is set.
 	Blocks Blocks
+	// Explainer answers /debug/explain. nil: it is not served.
+	Explainer Explainer
 	// Marker writes marks for POST /api/v1/blocks/mark. nil rejects these requests.
 	Marker Marker
 	// Shard serves the paths below /-/shard/; nil is none.
@@ -130,6 +132,11 @@ func (o *Options) registerDebug(mux *routes) {
 	// go tool pprof posts to it
 	mux.Handle("POST /debug/pprof/symbol", busy(http.HandlerFunc(pprof.Symbol)))
 	get("/debug/fgprof", serveFgprof)
+	if o.Explainer != nil {
+		p := newPages(*o)
+		p.alone = o.DebugElsewhere || o.Disable
+		get("/debug/explain", p.serveExplain)
+	}
 }
 
 // containPanics counts and logs a panic of a handler and closes the connection. net/http would also

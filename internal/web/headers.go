@@ -7,6 +7,10 @@ import "net/http"
 const contentPolicy = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; " +
 	"form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
 
+// pagePolicy is the policy of larder's own pages, whose forms search on this server.
+const pagePolicy = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; " +
+	"form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+
 // withHeaders sets the headers of every answer of the HTTP ports, errors and redirects included. A
 // handler may replace a value. Values that --http.config has set are kept.
 func withHeaders(next http.Handler) http.Handler {

@@ -16,17 +16,19 @@ import (
 //go:embed pages
 var pageFiles embed.FS
 
-// pages serves the web pages: / and /blocks, which is also /loaded. Pages contain no script and
-// load nothing from other hosts. html/template escapes all text in them.
+// pages serves the web pages: /, /blocks, which is also /loaded, and /debug/explain. Pages contain
+// no script and load nothing from other hosts. html/template escapes all text in them.
 type pages struct {
 	Options
-	overview, blocks *template.Template
+	alone                       bool // this address has no other pages
+	overview, blocks, explained *template.Template
 }
 
 func newPages(o Options) *pages {
 	funcs := template.FuncMap{
 		"bytes": formatBytes, "time": formatTime, "span": formatSpan,
 		"percent": func(x float64) string { return fmt.Sprintf("%.3f%%", x) },
+		"count":   formatCount, "usd": formatUSD, "seconds": formatSeconds, "stage": stageTitle,
 	}
 	parse := func(name string) *template.Template {
 		t := template.New("frame.html").Funcs(funcs)
@@ -34,7 +36,10 @@ func newPages(o Options) *pages {
 			pageFiles, "pages/frame.html", "pages/style.css", "pages/"+name,
 		))
 	}
-	return &pages{Options: o, overview: parse("overview.html"), blocks: parse("blocks.html")}
+	return &pages{
+		Options: o, overview: parse("overview.html"), blocks: parse("blocks.html"),
+		explained: parse("explain.html"),
+	}
 }
 
 func (p *pages) register(mux *routes, bound func(http.Handler) http.Handler) {
@@ -74,6 +79,8 @@ func serveIcon(w http.ResponseWriter, _ *http.Request) {
 // frame is the data that every page has.
 type frame struct {
 	Base, Title string
+	Alone       bool // there are no other pages to link to
+	Explain     bool // the page that explains requests is at this address
 	Ready       bool
 	Draining    bool
 	Now         time.Time
@@ -83,9 +90,21 @@ type frame struct {
 func (p *pages) render(
 	w http.ResponseWriter, r *http.Request, t *template.Template, title string, page any,
 ) {
+	p.renderCode(w, r, t, title, page, http.StatusOK)
+}
+
+func (p *pages) renderCode(
+	w http.ResponseWriter, r *http.Request, t *template.Template, title string, page any, code int,
+) {
 	var out bytes.Buffer
+	base := p.base(r)
+	if above := strings.Count(r.URL.Path, "/") - 1; base == "./" && above > 0 {
+		base = strings.Repeat("../", above)
+	}
 	f := frame{
-		Base:     p.base(r),
+		Base:     base,
+		Alone:    p.alone,
+		Explain:  p.Explainer != nil && (p.alone || !p.DebugElsewhere),
 		Title:    title,
 		Ready:    p.Probe.Ready(),
 		Draining: p.Probe.Draining(),
@@ -97,7 +116,12 @@ func (p *pages) render(
 		http.Error(w, "the page could not be rendered", http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	h := w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	if h.Get("Content-Security-Policy") == contentPolicy {
+		h.Set("Content-Security-Policy", pagePolicy)
+	}
+	w.WriteHeader(code)
 	_, _ = w.Write(out.Bytes()) // fails only if the client has disconnected
 }
 
@@ -181,4 +205,56 @@ func formatSpan(ms int64) string {
 		}
 	}
 	return strings.Join(parts, " ")
+}
+
+// formatCount formats a count with thin spaces between thousands.
+func formatCount(n any) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "\u202f" + s[i:]
+	}
+	return s
+}
+
+// formatUSD formats an amount of US dollars, which is mostly a small part of a cent.
+func formatUSD(x float64) string {
+	switch {
+	case x == 0:
+		return "$0"
+	case x < 0.01:
+		return fmt.Sprintf("$%.7f", x)
+	}
+	return fmt.Sprintf("$%.2f", x)
+}
+
+// formatSeconds formats seconds with three digits.
+func formatSeconds(x float64) string {
+	switch {
+	case x == 0:
+		return "0"
+	case x < 1:
+		return fmt.Sprintf("%.3g ms", x*1000)
+	case x < 120:
+		return fmt.Sprintf("%.3g s", x)
+	}
+	return formatSpan(int64(x * 1000))
+}
+
+// stageTitle says what a request does in a stage.
+func stageTitle(name string) string {
+	switch name {
+	case "gate":
+		return "waiting for its turn"
+	case "header":
+		return "opening index headers"
+	case "postings":
+		return "finding series"
+	case "series":
+		return "reading labels"
+	case "chunks":
+		return "reading chunks"
+	case "send":
+		return "sending"
+	}
+	return name
 }

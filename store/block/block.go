@@ -37,6 +37,8 @@ type Pages interface {
 	Refetch(
 		ctx context.Context, obj pagecache.Object, span pagecache.Span, acct *pagecache.Account,
 	) (*pagecache.Pages, error)
+	// Estimate says what Fetch would read, and reads nothing.
+	Estimate(obj pagecache.Object, spans []pagecache.Span) (pagecache.Estimate, error)
 }
 
 // IndexPages reads index files.

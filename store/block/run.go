@@ -160,11 +160,9 @@ func (s *Stream) runSpans(version int, bytes, pages int64) (spans []pagecache.Sp
 	return spans, n
 }
 
-// startRun starts to read the entries of the next postings: of all, if the plan is small, or as
-// many as are expected to fill runBytes. Its reads are look-ahead until the run is needed.
-func (s *Stream) startRun() *run {
-	version := s.plan.header.IndexVersion()
-	var spans []pagecache.Span
+// takeRun takes the next postings from those that are in no run yet: all, if the plan is small, or
+// as many as are expected to fill runBytes. It returns them, and where their entries lie.
+func (s *Stream) takeRun(version int) (refs []uint32, spans []pagecache.Span) {
 	n := 0
 	if len(s.refs) == len(s.plan.refs) && s.plan.oneRun(s.opts.RunBytes) {
 		spans, n = s.runSpans(version, 2*s.opts.RunBytes, 2*maxRunPages*s.opts.RunBytes)
@@ -173,11 +171,20 @@ func (s *Stream) startRun() *run {
 		pages := min(maxRunPages*s.opts.RunBytes, max(maxRunPages*s.runBytes, firstRunPages))
 		spans, n = s.runSpans(version, s.runBytes, pages)
 	}
-	r := &run{refs: s.refs[:n:n], end: s.seriesEnd, done: make(chan struct{})}
-	if s.refs = s.refs[n:]; len(s.refs) > 0 {
+	refs, s.refs = s.refs[:n:n], s.refs[n:]
+	s.runBytes = min(2*s.runBytes, s.opts.RunBytes)
+	return refs, spans
+}
+
+// startRun starts to read the entries of the next run. Its reads are look-ahead until the run is
+// needed.
+func (s *Stream) startRun() *run {
+	version := s.plan.header.IndexVersion()
+	refs, spans := s.takeRun(version)
+	r := &run{refs: refs, end: s.seriesEnd, done: make(chan struct{})}
+	if len(s.refs) > 0 {
 		r.end = tsdbfmt.SeriesOffset(version, s.refs[0])
 	}
-	s.runBytes = min(2*s.runBytes, s.opts.RunBytes)
 	ctx, need := slots.LookAhead(s.ctx)
 	r.need = need
 	go func() {

@@ -1,6 +1,7 @@
 package postings
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -263,18 +264,9 @@ func (f *Finder) read(
 	if told(ctx, f.o.Logger) {
 		chosen = &choices{}
 	}
-	got, err := expand(ctx, h, mendingPages{f.o.Pages, acct}, request{
-		memory:      memory,
-		pageBytes:   f.o.PageBytes,
-		matchers:    canonical,
-		object:      q.Index,
-		account:     mine,
-		seriesBytes: q.SeriesBytes,
-		costs:       f.o.Costs.Model(),
-		eager:       q.Mode >= Eager,
-		complete:    q.Mode >= Complete,
-		choices:     chosen,
-	})
+	req := f.request(q)
+	req.memory, req.account, req.choices = memory, mine, chosen
+	got, err := expand(ctx, h, mendingPages{f.o.Pages, acct}, req)
 	if chosen != nil {
 		chosen.tell(ctx, f.o.Logger, f.o.ID, &got.stats)
 	}
@@ -295,6 +287,48 @@ func (f *Finder) read(
 		}
 	}
 	return k, nil
+}
+
+// request returns what expand is asked for q.
+func (f *Finder) request(q *Query) request {
+	return request{
+		pageBytes:   f.o.PageBytes,
+		matchers:    q.Matchers.canonical,
+		object:      q.Index,
+		seriesBytes: q.SeriesBytes,
+		costs:       f.o.Costs.Model(),
+		eager:       q.Mode >= Eager,
+		complete:    q.Mode >= Complete,
+	}
+}
+
+// Reads calls each with the byte ranges of the index that Find reads together if nothing is kept:
+// once, and once more for each batch of the lists of a name with very many values. It reads the
+// header and no posting list. It returns what the plan decided.
+func (f *Finder) Reads(
+	ctx context.Context, q Query, each func(spans []pagecache.Span) error,
+) (Stats, error) {
+	req := f.request(&q)
+	p, err := newPlan(ctx, q.Header, &req)
+	if err != nil || p.empty {
+		return p.stats, err
+	}
+	if spans := p.spans(); len(spans) > 0 {
+		if err := each(spans); err != nil {
+			return p.stats, err
+		}
+	}
+	for _, l := range slices.Concat(p.adds, p.subtracts) {
+		if l.marks == nil {
+			continue
+		}
+		err := l.batches(ctx, q.Header, cmp.Or(req.pageBytes, defaultPageBytes), batchLists,
+			func(lists []indexheader.List) error { return each(spansOf(nil, lists)) })
+		if err != nil {
+			return p.stats, err
+		}
+	}
+	return p.stats, nil
 }
 
 // result returns what a request with these matchers gets.
