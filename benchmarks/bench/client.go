@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -20,6 +21,7 @@ import (
 type call struct {
 	method string
 	series bool
+	tenant string // "" for none
 	body   []byte
 }
 
@@ -62,6 +64,9 @@ func do(ctx context.Context, conn *grpc.ClientConn, c *call) (a answer, err erro
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer func() { a.end = time.Now() }()
+	if c.tenant != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, "thanos-tenant", c.tenant)
+	}
 	// On the wire a unary call is a stream of one message.
 	desc := &grpc.StreamDesc{StreamName: "Call", ServerStreams: true}
 	stream, err := conn.NewStream(ctx, desc, c.method)

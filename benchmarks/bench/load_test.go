@@ -97,3 +97,38 @@ func TestFailedRequests(t *testing.T) {
 		}
 	})
 }
+
+// TestReplayKeepsTimes replays requests at twice their speed. They begin at half of their times,
+// and the time of one that waits for a slow server counts from there.
+func TestReplayKeepsTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		re := &Replay{Speed: 2}
+		for _, at := range []time.Duration{0, time.Second, time.Second, 4 * time.Second} {
+			re.Requests = append(re.Requests, scenario.Recorded{At: at})
+		}
+		start := time.Now()
+		var began []time.Duration
+		srv := &server{turn: make(chan struct{}, 1), take: func(int) time.Duration {
+			began = append(began, time.Since(start))
+			return 700 * time.Millisecond
+		}}
+		rec := newRecorder()
+		l := &load{
+			ask: srv.ask, calls: make([]call, len(re.Requests)), rec: rec, timeout: time.Minute,
+		}
+		l.replay(t.Context(), re.due)
+		// The server has one processor: the second and third request wait for the one before them.
+		want := []time.Duration{0, 700, 1400, 2100}
+		for i, ms := range want {
+			if began[i] != ms*time.Millisecond {
+				t.Errorf("request %d began at %s, want %s", i, began[i], ms*time.Millisecond)
+			}
+		}
+		if got := rec.client[budget.Total].Max(); got < 1_590_000 || got > 1_610_000 {
+			t.Errorf("the slowest request took %d µs, want 1.6 s from its intended start", got)
+		}
+		if rec.requests != 4 {
+			t.Errorf("%d requests, want 4", rec.requests)
+		}
+	})
+}

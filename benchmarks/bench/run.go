@@ -31,6 +31,8 @@ type Options struct {
 	// Endpoint is a gateway that runs already. Its caches cannot be emptied, therefore cold
 	// scenarios are skipped.
 	Endpoint *Target
+	// Replay are requests to send instead of scenarios, nil for none.
+	Replay *Replay
 	// Only selects scenarios by name; nil: all.
 	Only *regexp.Regexp
 	// Duration replaces the durations of the scenarios that have one; 0: does not.
@@ -89,6 +91,9 @@ func (r *Runner) Run(ctx context.Context) (rep *report.Report, err error) {
 	rep = &report.Report{
 		Created: time.Now().UTC(), CPUs: runtime.GOMAXPROCS(0), Seed: r.opts.Seed,
 		Quantile: r.opts.Budgets.Quantile,
+	}
+	if r.opts.Replay != nil {
+		return rep, r.runReplay(ctx, rep)
 	}
 	all := r.selected()
 	if len(all) == 0 {
@@ -269,20 +274,7 @@ func (r *Runner) steady(
 			return err
 		}
 	}
-	if r.opts.Start == nil && r.target.Gather != nil {
-		sampling, stop := context.WithCancel(ctx)
-		done := make(chan struct{})
-		var sampled sampler
-		go func() {
-			defer close(done)
-			sampled.run(sampling, r.target)
-		}()
-		defer func() {
-			stop()
-			<-done
-			m.peak, m.hasPeak = sampled.peak()
-		}()
-	}
+	defer r.sampled(ctx, m)()
 	if s.Cache == scenario.Warm {
 		// Requests before the measured ones fill the caches.
 		err := r.connected(ctx, func(conn *grpc.ClientConn) error {
@@ -295,6 +287,25 @@ func (r *Runner) steady(
 		}
 	}
 	return r.part(ctx, s, calls, m)
+}
+
+// sampled samples the memory of an endpoint until the returned function is called.
+func (r *Runner) sampled(ctx context.Context, m *measured) (end func()) {
+	if r.opts.Start != nil || r.target.Gather == nil {
+		return func() {}
+	}
+	sampling, stop := context.WithCancel(ctx)
+	done := make(chan struct{})
+	var sampled sampler
+	go func() {
+		defer close(done)
+		sampled.run(sampling, r.target)
+	}()
+	return func() {
+		stop()
+		<-done
+		m.peak, m.hasPeak = sampled.peak()
+	}
 }
 
 // load returns the load of calls to a connection.
@@ -325,9 +336,16 @@ func (r *Runner) connected(ctx context.Context, f func(*grpc.ClientConn) error) 
 	return f(conn)
 }
 
-// part runs a load and measures it.
+// part runs the load of a scenario and measures it.
 func (r *Runner) part(
 	ctx context.Context, s *scenario.Scenario, calls []call, m *measured,
+) error {
+	return r.measure(ctx, calls, m, func(l *load) { l.run(ctx, s, r.opts.Seed) })
+}
+
+// measure measures what run does with the load of calls.
+func (r *Runner) measure(
+	ctx context.Context, calls []call, m *measured, run func(*load),
 ) error {
 	return r.connected(ctx, func(conn *grpc.ClientConn) error {
 		before, err := used(ctx, r.target, true)
@@ -337,7 +355,7 @@ func (r *Runner) part(
 		l := r.load(conn, calls, m.rec)
 		start := time.Now()
 		m.rec.pause(false)
-		l.run(ctx, s, r.opts.Seed)
+		run(l)
 		m.rec.pause(true)
 		m.seconds += time.Since(start).Seconds()
 		if err := ctx.Err(); err != nil {

@@ -48,6 +48,7 @@ func counters() map[string]counter {
 		"bytes":          {"larder_pages_fetched_bytes_total", nil},
 		"pages":          {"larder_pages_touched_total", nil},
 		"page memory":    {"larder_pages_hits_total", hits("memory")},
+		"page disk":      {"larder_pages_hits_total", hits("disk")},
 		"page memcached": {"larder_pages_hits_total", hits("memcached")},
 		"page joined":    {"larder_pages_coalesced_total", nil},
 		"lists":          {"larder_expanded_postings_requests_total", nil},
@@ -229,9 +230,11 @@ func (u *usage) hits(requests int) []report.Hits {
 	add("expanded postings", "memory", c["list memory"], c["lists"])
 	add("expanded postings", "memcached", c["list memcached"], c["lists"])
 	add("pages", "memory", c["page memory"], c["pages"])
+	add("pages", "disk", c["page disk"], c["pages"])
 	add("pages", "memcached", c["page memcached"], c["pages"])
 	add("pages", "reads of other requests", c["page joined"], c["pages"])
-	missed := c["pages"] - c["page memory"] - c["page memcached"] - c["page joined"]
+	missed := c["pages"] - c["page memory"] - c["page disk"] - c["page memcached"] -
+		c["page joined"]
 	add("pages", "the bucket", missed, c["pages"])
 	return out
 }

@@ -36,6 +36,8 @@ type benchCommand struct {
 	endpoint           string
 	metricsURL         string
 	scenarios, budgets string
+	replay             string
+	speed              float64
 	only               *regexp.Regexp
 	seed               uint64
 	duration, timeout  time.Duration
@@ -75,6 +77,11 @@ func registerBench(app *kingpin.Application) *benchCommand {
 			"Without it only the client's times are known.")
 	flag(f, "scenarios", "", &b.scenarios, text,
 		"Path to a YAML file with queries and scenarios. Default: those of larder.")
+	flag(f, "replay", "", &b.replay, text,
+		"Path to the log of a gateway. Its slow and failed requests are sent again, at the times "+
+			"at which they began, instead of scenarios.")
+	note("replay-speed", flag(f, "replay-speed", "1", &b.speed, notNegative,
+		"Factor of the speed of --replay. 2 = in half of the time."))
 	flag(f, "budgets", "", &b.budgets, text,
 		"Path to a YAML file with budgets and prices. Default: those of larder for the generated "+
 			"bucket, and none for another bucket.")
@@ -126,6 +133,15 @@ func (b *benchCommand) check() error {
 	if b.metricsURL != "" && b.endpoint == "" {
 		return errors.New("--metrics-url needs --endpoint: " +
 			"the metrics of a gateway that bench starts are known")
+	}
+	switch {
+	case b.replay == "" && *b.given["replay-speed"]:
+		return errors.New("--replay-speed needs --replay")
+	case b.replay != "" && (b.only != nil && b.only.String() != "" || b.scenarios != ""):
+		return errors.New("--only and --scenarios have no effect with --replay: " +
+			"it sends what the log says")
+	case b.speed == 0:
+		return errors.New("--replay-speed must be above 0")
 	}
 	var without string
 	switch {
@@ -220,11 +236,36 @@ func (b *benchCommand) options() (o bench.Options, err error) {
 		b.yaml.path != "" || b.profile != "small") {
 		o.Budgets.Budgets = nil // they are for the generated bucket behind the model
 	}
-	if missing := o.Budgets.Except(o.Document.Names()); b.budgets != "" && len(missing) > 0 {
+	names := o.Document.Names()
+	if b.replay != "" {
+		names = append(names, bench.ReplayName)
+		if o.Replay, err = readReplay(b.replay, b.speed); err != nil {
+			return o, fmt.Errorf("--replay %s: %w", b.replay, err)
+		}
+	}
+	if missing := o.Budgets.Except(names); b.budgets != "" && len(missing) > 0 {
 		return o, fmt.Errorf("--budgets %s: there are no scenarios %s",
 			b.budgets, strings.Join(missing, ", "))
 	}
 	return o, nil
+}
+
+// readReplay reads the requests of a gateway's log.
+func readReplay(path string, speed float64) (_ *bench.Replay, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	log, err := scenario.ReadLog(f)
+	if err != nil {
+		return nil, err
+	}
+	about := "requests of the log " + filepath.Base(path)
+	if why := log.Reasons(); why != "" {
+		about += ". " + why
+	}
+	return &bench.Replay{Requests: log.Requests, Speed: speed, About: about}, nil
 }
 
 // measured runs the scenarios.
