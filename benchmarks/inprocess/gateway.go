@@ -29,7 +29,6 @@ import (
 	"larder/internal/diskcache"
 	"larder/internal/intake"
 	"larder/internal/localfs"
-	"larder/internal/tsdbfmt"
 	"larder/store"
 	"larder/store/block"
 	"larder/store/catalog"
@@ -95,9 +94,7 @@ func (g *Gateway) assemble(opts *Options) (err error) {
 	}
 	if opts.Prefetch != nil {
 		headers.PageSize = opts.Index.Pages.PageBytes()
-		headers.Kept = func(src indexheader.Source, toc tsdbfmt.TOC, off int64, b []byte) {
-			g.Prefetch.Kept(src, toc, off, b)
-		}
+		headers.OnRead = func(rd indexheader.Read) { g.Prefetch.Keep(rd) }
 	}
 	if opts.Headers != nil {
 		opts.Headers(&headers)
@@ -129,8 +126,8 @@ func (g *Gateway) assemble(opts *Options) (err error) {
 			g.Server.ViewChanged(cur)
 		}
 		if g.Prefetch != nil {
-			g.Headers.Prefetch(arrived(old, cur))
 			g.Prefetch.ViewChanged(old, cur)
+			g.Headers.Prefetch(arrived(old, cur))
 		}
 		if changed != nil {
 			changed(old, cur)

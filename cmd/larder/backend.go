@@ -239,12 +239,12 @@ func (b *backend) viewChanged(old, cur *catalog.View) {
 			arrived = append(arrived, block.Source(blk))
 		}
 	}
+	if p := b.prefetch.Load(); p != nil {
+		p.ViewChanged(old, cur)
+	}
 	b.headers.Prefetch(arrived)
 	if b.warmer != nil {
 		b.warmer.ViewChanged(old, cur)
-	}
-	if p := b.prefetch.Load(); p != nil {
-		p.ViewChanged(old, cur)
 	}
 	if cur.Ready && !cur.FromDisk {
 		b.irregular.Retain(b.serves)

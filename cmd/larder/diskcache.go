@@ -14,7 +14,6 @@ import (
 	"larder/internal/datadir"
 	"larder/internal/diskcache"
 	"larder/internal/localfs"
-	"larder/internal/tsdbfmt"
 	"larder/store/indexheader"
 	"larder/store/prefetch"
 	"larder/store/warm"
@@ -141,10 +140,10 @@ func (b *backend) openPrefetch(
 	}))
 }
 
-// kept passes on what builds of headers have read of an index.
-func (b *backend) kept(src indexheader.Source, toc tsdbfmt.TOC, off int64, bytes []byte) {
+// keepRead passes on what builds of headers have read of an index.
+func (b *backend) keepRead(rd indexheader.Read) {
 	if p := b.prefetch.Load(); p != nil {
-		p.Kept(src, toc, off, bytes)
+		p.Keep(rd)
 	}
 }
 

@@ -51,7 +51,7 @@ func (b *backend) openHeaders(
 		Logger: b.logger, Registerer: reg,
 	}
 	if m.Disk.Total.Bytes > 0 && m.Disk.Prefetch.Bytes > 0 {
-		o.Kept, o.PageSize = b.kept, m.Page[config.IndexPages].Bytes
+		o.OnRead, o.PageSize = b.keepRead, m.Page[config.IndexPages].Bytes
 	}
 	if b.headers, err = indexheader.New(o); err != nil {
 		return err

@@ -52,6 +52,7 @@ type item struct {
 	hash  uint64
 	value []byte
 	gone  bool // deleted; guarded by Cache.mu
+	ahead bool // from Fill or Offer
 	moved bool // from the record at location from
 	from  uint32
 }

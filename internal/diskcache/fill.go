@@ -80,7 +80,7 @@ func (c *Cache) fill(key bytecache.Key, value []byte) (wait <-chan struct{}) {
 	case c.queueBytes > 0 && c.queueBytes+int64(len(value)) > c.o.QueueBytes/2:
 		return c.changed
 	}
-	c.enqueue(&item{id: key.ID, hash: h, value: value})
+	c.enqueue(&item{id: key.ID, hash: h, value: value, ahead: true})
 	return nil
 }
 
@@ -97,6 +97,6 @@ func (c *Cache) Has(keys []bytecache.Key) []bool {
 	return has
 }
 
-// Lost returns a number that grows when values are lost other than by eviction: they were accepted
-// and could not be written, or the files of the cache were removed or replaced.
+// Lost returns a number that grows when values of Fill or Offer are lost other than by eviction:
+// they could not be written, or the files of the cache were removed or replaced.
 func (c *Cache) Lost() int64 { return c.lost.Load() }

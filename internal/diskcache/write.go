@@ -154,7 +154,9 @@ func (c *Cache) write(batch []*item) int64 {
 				c.settle(it)
 				c.departed.Add(1)
 				c.crowded.Add(1)
-				c.lost.Add(1)
+				if it.ahead {
+					c.lost.Add(1)
+				}
 			}
 		}
 	}()

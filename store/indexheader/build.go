@@ -21,13 +21,13 @@ const (
 )
 
 // build reads the tables of an index and writes its header to out. out must not be used after an
-// error, because the checksums of the tables come last. window is the number of parts that may be
-// in memory.
+// error, because the checksums of the tables come last. A build in the background has fewer parts in
+// memory.
 //
 // It requests the size if that is unknown. Then it reads a small index with one request. Of a
 // larger one it reads both ends concurrently, and then the parts between them concurrently.
-func build(ctx context.Context, f *fetcher, src Source, window int, out output) error {
-	err := buildFrom(ctx, f, src, window, out)
+func build(ctx context.Context, f *fetcher, src Source, background bool, out output) error {
+	err := buildFrom(ctx, f, src, background, out)
 	if corrupt(err) {
 		return fmt.Errorf("object %s: %w", src.IndexObject, err)
 	}
@@ -39,7 +39,7 @@ func corrupt(err error) bool {
 	return errors.Is(err, tsdbfmt.ErrCorrupt) || errors.Is(err, tsdbfmt.ErrChecksum)
 }
 
-func buildFrom(ctx context.Context, f *fetcher, src Source, window int, out output) error {
+func buildFrom(ctx context.Context, f *fetcher, src Source, background bool, out output) error {
 	size := src.IndexSize
 	if size == 0 {
 		var err error
@@ -58,9 +58,10 @@ func buildFrom(ctx context.Context, f *fetcher, src Source, window int, out outp
 	if err != nil {
 		return err
 	}
-	f.keep(src, toc, 0, ends.head)
+	rd := Read{Source: src, TOC: toc, Background: background}
+	f.tell(rd, 0, ends.head)
 	if ends.tailOff > 0 {
-		f.keep(src, toc, ends.tailOff, ends.tail)
+		f.tell(rd, ends.tailOff, ends.tail)
 	}
 	foot := footer{id: src.ID, content: src.Content, indexSize: size, toc: toc}
 	if toc.Version == 1 {
@@ -81,7 +82,11 @@ func buildFrom(ctx context.Context, f *fetcher, src Source, window int, out outp
 	if toc.PostingsTable != 0 {
 		parts = ends.split(parts, toc.PostingsTable, toc.SectionEnd(toc.PostingsTable, size), f)
 	}
-	s := f.start(ctx, src, toc, parts, window)
+	window := buildWindow
+	if background {
+		window = backgroundWindow
+	}
+	s := f.start(ctx, rd, parts, window)
 	defer s.close()
 
 	if toc.Symbols != 0 {

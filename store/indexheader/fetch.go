@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"larder/internal/panics"
-	"larder/internal/tsdbfmt"
 )
 
 // Bucket is the part of an object store client that a Manager needs.
@@ -29,7 +28,7 @@ type fetcher struct {
 	partSize int64
 	timeout  time.Duration // of one read
 	page     int64         // see Options.PageSize
-	kept     func(src Source, toc tsdbfmt.TOC, off int64, b []byte)
+	onRead   func(Read)
 
 	// bytes bounds the parts of all running builds. INVARIANT: the parts of a stream acquire and
 	// release it in their order, so a stream waits only for streams that can continue.
@@ -164,10 +163,9 @@ type stream struct {
 	open bool
 }
 
-// start starts a stream of the index of src. At most window parts are in memory at a time.
-func (f *fetcher) start(
-	ctx context.Context, src Source, toc tsdbfmt.TOC, parts []*part, window int,
-) *stream {
+// start starts a stream of parts of an index, of which at most window are in memory at a time. rd
+// describes the reads.
+func (f *fetcher) start(ctx context.Context, rd Read, parts []*part, window int) *stream {
 	s := &stream{f: f, parts: parts, window: make(chan struct{}, window)}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	for _, p := range parts {
@@ -192,8 +190,9 @@ func (f *fetcher) start(
 			s.wg.Go(func() {
 				defer close(p.ready)
 				b := f.buffer(p)
-				if p.err = f.read(s.ctx, src.IndexObject, p.off, b); p.err == nil {
-					f.keep(src, toc, p.off, b)
+				p.err = f.read(s.ctx, rd.Source.IndexObject, p.off, b)
+				if p.err == nil {
+					f.tell(rd, p.off, b)
 				}
 				p.data = b[p.before : p.size-p.after]
 			})
@@ -202,14 +201,16 @@ func (f *fetcher) start(
 	return s
 }
 
-// keep passes on bytes that were read.
-func (f *fetcher) keep(src Source, toc tsdbfmt.TOC, off int64, b []byte) {
-	if f.kept != nil {
-		_ = f.panics.Do(func() error {
-			f.kept(src, toc, off, b)
-			return nil
-		})
+// tell passes on bytes that were read.
+func (f *fetcher) tell(rd Read, off int64, b []byte) {
+	if f.onRead == nil {
+		return
 	}
+	rd.Off, rd.Bytes = off, b
+	_ = f.panics.Do(func() error {
+		f.onRead(rd)
+		return nil
+	})
 }
 
 // buffer returns memory for a part. Large parts use a pool, because a large index has hundreds of

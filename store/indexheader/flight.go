@@ -366,12 +366,8 @@ func (m *Manager) buildOnce(
 			out.discard()
 		}
 	}()
-	window := buildWindow
-	if background {
-		window = backgroundWindow
-	}
 	if err = m.step("write"); err == nil {
-		err = build(ctx, m.fetch, e.src, window, out)
+		err = build(ctx, m.fetch, e.src, background, out)
 	}
 	if err == nil {
 		var st storage

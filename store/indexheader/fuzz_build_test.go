@@ -56,7 +56,7 @@ func buildHeader(idx []byte) (*reader, error) {
 		bytes:    semaphore.NewWeighted(1 << 20),
 	}
 	mem := new(memory)
-	if err := build(context.Background(), f, src, 4, mem); err != nil {
+	if err := build(context.Background(), f, src, false, mem); err != nil {
 		return nil, err
 	}
 	st, err := mem.finish()

@@ -84,7 +84,7 @@ func New(opts Options) (*Manager, error) {
 		panics: guard,
 		fetch: &fetcher{
 			bkt: opts.Bucket, panics: guard, partSize: opts.PartSize, timeout: opts.ReadTimeout,
-			bytes: semaphore.NewWeighted(opts.BuildBytes), page: opts.PageSize, kept: opts.Kept,
+			bytes: semaphore.NewWeighted(opts.BuildBytes), page: opts.PageSize, onRead: opts.OnRead,
 		},
 		look:    newLookups(opts.BlockCacheBytes),
 		step:    func(string) error { return nil },

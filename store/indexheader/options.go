@@ -32,6 +32,15 @@ type Source struct {
 	MaxTime int64
 }
 
+// Read is a range of an index that the build of a header has read.
+type Read struct {
+	Source     Source
+	TOC        tsdbfmt.TOC
+	Background bool // no caller waited for the build when it began
+	Off        int64
+	Bytes      []byte // valid until OnRead returns
+}
+
 // Options of a Manager. Bucket must be set. All other fields have a default.
 type Options struct {
 	// Dir is the directory of the header files. It belongs to this package. Other processes may use
@@ -46,11 +55,10 @@ type Options struct {
 	SaveRetry time.Duration
 	// Bucket is where the indexes are read. It repeats requests that failed: a Manager does not.
 	Bucket Bucket
-	// Kept gets the bytes that a build reads of an index, while it reads them: b lies at off in the
-	// index. It must not wait, and must not keep b. It is called concurrently. Default nil: not
-	// called.
-	Kept func(src Source, toc tsdbfmt.TOC, off int64, b []byte)
-	// PageSize makes builds read whole pages of this size, so that Kept gets whole pages: a power
+	// OnRead gets what builds read of indexes, as they read it. It must not wait. It is called
+	// concurrently. Default nil: not called.
+	OnRead func(Read)
+	// PageSize makes builds read whole pages of this size, so that OnRead gets whole pages: a power
 	// of two. Default 0: they read what they need.
 	PageSize int64
 	// Measure asks the bucket for the sizes of a block's files. It is called for a block that is

@@ -78,8 +78,8 @@ func (p *Prefetcher) note() bool {
 	return some
 }
 
-// choose queues the blocks whose indexes are to be read: those that were queried recently, then the
-// newest ones, as far as they fit in MaxBytes.
+// choose queues the blocks whose indexes are to be read: of those that were queried recently the
+// newest, then of all others the newest, as far as they fit in MaxBytes.
 func (p *Prefetcher) choose(view *catalog.View, now time.Time) {
 	if view != p.chosen {
 		known := make(map[ulid.ULID]*block, len(view.Blocks))
@@ -104,8 +104,9 @@ func (p *Prefetcher) choose(view *catalog.View, now time.Time) {
 			}
 		}
 	}
+	// Not by the time of the query: every dashboard would change the choice.
 	slices.SortFunc(candidates, func(a, b *block) int {
-		return cmp.Or(p.queried[b.meta.ID].Compare(p.queried[a.meta.ID]), newest(a, b))
+		return cmp.Or(cmp.Compare(p.rank(a), p.rank(b)), newest(a, b))
 	})
 	p.metrics.evicted.Set(float64(skipped))
 	p.queue = p.queue[:0]
@@ -123,6 +124,14 @@ func (p *Prefetcher) choose(view *catalog.View, now time.Time) {
 	p.metrics.budget.Set(float64(over))
 	slices.SortFunc(p.queue, newest)
 	p.count()
+}
+
+// rank is lower for blocks that were queried recently.
+func (p *Prefetcher) rank(b *block) int {
+	if _, queried := p.queried[b.meta.ID]; queried {
+		return 0
+	}
+	return 1
 }
 
 // newest orders blocks by the end of their time, the newest first.

@@ -8,7 +8,7 @@
 // Requests read posting lists and series through pages. Symbols and posting offsets they read from
 // the local index header. Therefore the Prefetcher waits for the header of a block, and then reads
 // its postings and after them its series. The bytes of an index that the build of a header reads
-// pass through Kept, which offers the pages of postings and series among them to the disk. A small
+// pass through Keep, which offers the pages of postings and series among them to the disk. A small
 // index is read whole by the build of its header. Pages that the disk has are not read again.
 //
 // A page is one of the index page cache: it has the same identity, and is verified where it is

@@ -1,11 +1,11 @@
 package prefetch_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"math"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -45,8 +45,8 @@ type bucket struct {
 	objstore.Bucket
 	mu    sync.Mutex
 	reads []span
-	// before is called before each read.
-	before func(ctx context.Context, name string)
+	// before is called before each read, which fails with its error.
+	before func(name string) error
 }
 
 func (b *bucket) GetRange(
@@ -58,10 +58,19 @@ func (b *bucket) GetRange(
 		before := b.before
 		b.mu.Unlock()
 		if before != nil {
-			before(ctx, name)
+			if err := before(name); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return b.Bucket.GetRange(ctx, name, off, length)
+}
+
+// setBefore sets what is called before each read.
+func (b *bucket) setBefore(f func(name string) error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.before = f
 }
 
 // take returns the reads since the last call.
@@ -105,7 +114,7 @@ type options struct {
 	index    func(*diskcache.Options)
 	prefetch func(*prefetch.Options)
 	pages    pagecache.Options
-	before   func(b *bucket) // before the first sync
+	before   func(name string) error // see bucket
 }
 
 // start calls f with a gateway that has synced once.
@@ -123,9 +132,7 @@ func (p place) start(t *testing.T, o options, f func(t *testing.T, e *env)) {
 		for _, b := range p.layout.Blocks {
 			e.from, e.to = min(e.from, b.MinTime), max(e.to, b.MaxTime-1)
 		}
-		if o.before != nil {
-			o.before(e.bucket)
-		}
+		e.bucket.before = o.before
 		do := diskcache.DiskOptions{Dir: localfs.At(p.data, "disk"), Timeout: time.Minute}
 		if o.disk != nil {
 			o.disk(&do)
@@ -207,33 +214,38 @@ func (s *sink) Context() context.Context           { return s.ctx }
 func (s *sink) Send(*storepb.SeriesResponse) error { panic("frames only") }
 func (s *sink) SendMsg(any) error                  { s.frames++; return nil }
 
-// ask asks for all series of a metric.
-func (e *env) ask(t *testing.T, metric string) {
+// ask asks for all series of the whole metric.
+func (e *env) ask(t *testing.T) {
+	t.Helper()
+	e.askRange(t, e.from, e.to)
+}
+
+// askRange asks for those of a time range.
+func (e *env) askRange(t *testing.T, from, to int64) {
 	t.Helper()
 	s := &sink{ctx: t.Context()}
 	if err := e.Server.Series(&storepb.SeriesRequest{
-		MinTime: e.from, MaxTime: e.to,
-		Matchers: []*storepb.LabelMatcher{{Name: "__name__", Value: metric}},
+		MinTime: from, MaxTime: to, Matchers: []*storepb.LabelMatcher{
+			{Name: "__name__", Value: dataset.WholeMetricName},
+		},
 	}, s); err != nil {
 		t.Fatal(err)
 	}
 	if s.frames == 0 {
-		t.Fatalf("no series of %s", metric)
+		t.Fatal("no series")
 	}
 }
 
-// overlap returns two reads of the same bytes, if there are any.
-func overlap(reads []span) string {
+// overlap returns how many bytes were read twice.
+func overlap(reads []span) (bytes int64) {
 	reads = slices.Clone(reads)
 	slices.SortFunc(reads, func(a, b span) int {
-		return strings.Compare(
-			fmt.Sprintf("%s %020d", a.name, a.off), fmt.Sprintf("%s %020d", b.name, b.off))
+		return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.off, b.off))
 	})
 	for i := 1; i < len(reads); i++ {
-		if a, b := reads[i-1], reads[i]; a.name == b.name && b.off < a.to {
-			return fmt.Sprintf("%s: [%d, %d) and [%d, %d)",
-				filepath.Dir(a.name), a.off, a.to, b.off, b.to)
+		if a, b := reads[i-1], reads[i]; a.name == b.name {
+			bytes += max(min(a.to, b.to)-b.off, 0)
 		}
 	}
-	return ""
+	return bytes
 }

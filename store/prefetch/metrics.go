@@ -68,8 +68,8 @@ func newMetrics(p *Prefetcher, reg prometheus.Registerer) *metrics {
 		failed:  blocks.WithLabelValues(resultFailed),
 		budget:  skipped.WithLabelValues(skippedBudget),
 		evicted: skipped.WithLabelValues(skippedEvicted),
-		reads:   counter("reads_total", "Reads of the bucket that prefetch started."),
-		bytes:   counter("read_bytes_total", "Bytes of reads that prefetch started."),
+		reads:   counter("reads_total", "Reads of the bucket by prefetch that were complete."),
+		bytes:   counter("read_bytes_total", "Bytes of these reads of the bucket."),
 		demand: counter("demand_reads_total",
 			"Reads for the disk cache that were not done in the time that the least rate permits, "+
 				"and then took turns with those of requests."),

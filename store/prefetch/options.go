@@ -20,7 +20,9 @@ type Pages interface {
 	Object(number uint32, id ulid.ULID, content uint64, size int64) pagecache.Object
 	PageSize() int
 	Keys(obj pagecache.Object, span pagecache.Span) []bytecache.Key
-	Prefetch(ctx context.Context, obj pagecache.Object, span pagecache.Span) ([][]byte, error)
+	Prefetch(
+		ctx context.Context, obj pagecache.Object, span pagecache.Span,
+	) (done pagecache.Span, values [][]byte, err error)
 }
 
 // Disk keeps the pages: *diskcache.Cache.

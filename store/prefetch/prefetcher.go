@@ -1,9 +1,11 @@
 package prefetch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,6 +41,7 @@ type Prefetcher struct {
 
 	mu      sync.Mutex // guards following
 	view    *catalog.View
+	since   int64 // the end of the oldest block that fits, see fits
 	pending int
 	paused  bool
 	lost    []object // evictions that Run has not seen
@@ -79,11 +82,12 @@ func (p *Prefetcher) pendingLocked() float64 {
 	return float64(p.pending)
 }
 
-// ViewChanged tells which blocks are served. Until Run has chosen among them, all new ones count as
-// waiting.
+// ViewChanged tells which blocks are served. Call it before the headers of new blocks are built.
+// Until Run has chosen among the blocks, all new ones count as waiting.
 func (p *Prefetcher) ViewChanged(old, cur *catalog.View) {
+	since := p.newestThatFit(cur)
 	p.mu.Lock()
-	p.view = cur
+	p.view, p.since = cur, since
 	for _, b := range cur.Blocks {
 		if o := old.ByID(b.ID); o == nil || o.Content != b.Content {
 			p.pending++
@@ -91,6 +95,23 @@ func (p *Prefetcher) ViewChanged(old, cur *catalog.View) {
 	}
 	p.mu.Unlock()
 	p.notify()
+}
+
+// newestThatFit returns the end of the oldest block whose index fits in MaxBytes together with those
+// of all newer ones.
+func (p *Prefetcher) newestThatFit(view *catalog.View) int64 {
+	blocks := slices.Clone(view.Blocks)
+	slices.SortFunc(blocks, func(a, b *catalog.Block) int {
+		return cmp.Compare(b.MaxTime, a.MaxTime)
+	})
+	since, left := int64(math.MaxInt64), p.o.MaxBytes
+	for _, b := range blocks {
+		if left -= b.IndexSize; left < 0 {
+			break
+		}
+		since = b.MaxTime
+	}
+	return since
 }
 
 // Evicted tells that the disk has removed pages of objects, see diskcache.Options.Evicted.

@@ -1,6 +1,7 @@
 package prefetch
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"time"
@@ -61,16 +62,20 @@ func (p *Prefetcher) advance(ctx context.Context, b *block) (done bool, err erro
 		window := pagecache.Span{Off: span.Off / page * page}
 		window.End = min(window.Off+p.o.ReadBytes, (span.End+page-1)/page*page, obj.Size)
 		missing, present := p.missing(obj, window, page)
+		if missing.End > missing.Off {
+			due := p.due(missing.End - missing.Off)
+			if err := p.turn(ctx, missing.End-missing.Off, due); err != nil {
+				return false, err
+			}
+			// Requests may have read some of it meanwhile.
+			if missing, present = p.missing(obj, window, page); missing.End > missing.Off {
+				p.metrics.present.Add(float64(present))
+				span.Off, err = p.read(ctx, obj, missing, due)
+				return false, err
+			}
+		}
 		p.metrics.present.Add(float64(present))
-		if missing.End == missing.Off {
-			span.Off = window.End
-			continue
-		}
-		if err := p.read(ctx, obj, missing); err != nil {
-			return false, err
-		}
-		span.Off = missing.End
-		return false, nil
+		span.Off = window.End
 	}
 	return len(b.left) == 0, nil
 }
@@ -103,16 +108,22 @@ func (p *Prefetcher) missing(
 	}, first
 }
 
-// read reads a stretch of pages into the disk cache.
-func (p *Prefetcher) read(ctx context.Context, obj pagecache.Object, span pagecache.Span) error {
-	n := span.End - span.Off
+// turn waits until the disk has space for n bytes, and until due while requests wait.
+func (p *Prefetcher) turn(ctx context.Context, n int64, due time.Time) error {
 	if p.o.Disk.Await(ctx, n) != nil {
 		return errPaused
 	}
-	due := p.due(n)
 	for p.o.Busy() && ctx.Err() == nil && time.Now().Before(due) {
 		time.Sleep(min(busyFor, time.Until(due)))
 	}
+	return ctx.Err()
+}
+
+// read reads pages of a stretch into the disk cache, and returns how far it came. At due the read
+// becomes demand.
+func (p *Prefetcher) read(
+	ctx context.Context, obj pagecache.Object, span pagecache.Span, due time.Time,
+) (to int64, err error) {
 	ahead, need := slots.LookAhead(ctx)
 	if p.o.MinRate > 0 {
 		timer := time.AfterFunc(time.Until(due), func() {
@@ -121,17 +132,20 @@ func (p *Prefetcher) read(ctx context.Context, obj pagecache.Object, span pageca
 		})
 		defer timer.Stop()
 	}
-	p.metrics.reads.Inc()
-	p.metrics.bytes.Add(float64(n))
-	values, err := p.o.Pages.Prefetch(ahead, obj, span)
+	done, values, err := p.o.Pages.Prefetch(ahead, obj, span)
 	if err != nil {
-		return err
+		return span.Off, err
 	}
+	if len(values) == 0 {
+		return span.End, nil // requests read all of it
+	}
+	p.metrics.reads.Inc()
+	p.metrics.bytes.Add(float64(done.End - done.Off))
 	p.metrics.read.Add(float64(len(values)))
-	if p.o.Disk.Fill(ctx, p.o.Pages.Keys(obj, span), values) != nil {
-		return errPaused
+	if p.o.Disk.Fill(ctx, p.o.Pages.Keys(obj, done), values) != nil {
+		return span.Off, errPaused
 	}
-	return nil
+	return done.End, nil
 }
 
 // due returns when a read of n bytes must begin so that MinRate is kept.
@@ -143,23 +157,32 @@ func (p *Prefetcher) due(n int64) time.Time {
 	return time.Now().Add(time.Duration(float64(n) / float64(p.o.MinRate) * float64(time.Second)))
 }
 
-// Kept offers the pages of an index that the build of a header has read to the disk, see
-// indexheader.Options.Kept.
-func (p *Prefetcher) Kept(src indexheader.Source, toc tsdbfmt.TOC, off int64, b []byte) {
-	if src.IndexSize == 0 {
-		return // the identity of its pages is not known
+// Keep offers what the build of a header has read of an index to the disk, see
+// indexheader.Options.OnRead. A build in the background may be that of a block whose index does not
+// fit in MaxBytes.
+func (p *Prefetcher) Keep(rd indexheader.Read) {
+	size := rd.Source.IndexSize
+	if size == 0 || rd.Background && !p.fits(rd.Source) {
+		return
 	}
-	obj := p.o.Pages.Object(src.Number, src.ID, src.Content, src.IndexSize)
+	obj := p.o.Pages.Object(rd.Source.Number, rd.Source.ID, rd.Source.Content, size)
 	page := int64(p.o.Pages.PageSize())
-	end := off + int64(len(b))
-	for _, s := range sections(toc, src.IndexSize) {
-		span := pagecache.Span{Off: max(s.Off/page*page, off), End: min(s.End, end)}
+	end := rd.Off + int64(len(rd.Bytes))
+	for _, s := range sections(rd.TOC, size) {
+		span := pagecache.Span{Off: max(s.Off/page*page, rd.Off), End: min(s.End, end)}
 		keys := p.o.Pages.Keys(obj, span)
 		for i := range keys {
-			at := span.Off + int64(i)*page
-			if to := min(at+page, obj.Size); to <= end {
-				p.o.Disk.Offer(keys[i], append(make([]byte, 0, to-at), b[at-off:to-off]...))
+			off := span.Off + int64(i)*page
+			if to := min(off+page, size); to <= end {
+				p.o.Disk.Offer(keys[i], bytes.Clone(rd.Bytes[off-rd.Off:to-rd.Off]))
 			}
 		}
 	}
+}
+
+// fits reports whether a block is among the newest, whose indexes fit in MaxBytes together.
+func (p *Prefetcher) fits(src indexheader.Source) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return src.MaxTime >= p.since
 }
