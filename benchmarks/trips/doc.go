@@ -2,7 +2,8 @@
 //
 // Its tests run a gateway within a testing/synctest bubble over a bucket of virtual latency: 20 ms
 // to the first byte of a request, and 80 MB/s each. Only waiting takes time there, therefore the
-// figures depend on no machine. Index headers are on disk, and all caches are empty.
+// figures depend on no machine. Index headers are on disk, and all caches are empty. Rows with
+// +disk have a disk cache, into which package store/prefetch has read the indexes.
 //
 // testdata/trips.txt has a row for each query of the comparison that the test repeats
 // (docs/performance.md explains the names). A change of the code that changes a figure fails the

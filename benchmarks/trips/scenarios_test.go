@@ -124,8 +124,13 @@ func (gd *guarded) cost(
 	if err != nil {
 		t.Fatal(err)
 	}
+	changed := func(_ *testing.T, o *inprocess.Options) {
+		if change != nil {
+			change(o)
+		}
+	}
 	for _, r := range requests {
-		withGateway(t, gd.place, change, func(
+		withGateway(t, gd.place, changed, func(
 			t *testing.T, g *inprocess.Gateway, b *objectstore.Bucket,
 		) {
 			cold.add(once(t, g, b, r.Message))

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/thanos-io/objstore/providers/filesystem"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -24,8 +25,11 @@ import (
 	"larder/indexcache"
 	"larder/internal/bucket/cost"
 	"larder/internal/bucket/slots"
+	"larder/internal/diskcache"
 	"larder/internal/extent"
+	"larder/internal/localfs"
 	"larder/internal/pagecache"
+	"larder/store/prefetch"
 	"larder/store/storepb"
 )
 
@@ -93,7 +97,8 @@ func questions() []question {
 func TestTrips(t *testing.T) {
 	var out bytes.Buffer
 	out.WriteString("# Cold queries in virtual time: index headers on disk, caches empty, " +
-		"20 ms to the first byte,\n# 80 MB/s a read. Written by `make trips`; see doc.go. Sets:\n")
+		"20 ms to the first byte,\n# 80 MB/s a read. Rows with +disk: a disk cache has the " +
+		"indexes. Written by `make trips`; see\n# doc.go. Sets:\n")
 	places := map[string]place{}
 	for _, s := range sets() {
 		fmt.Fprintf(&out, "#   %-6s %s\n", s.name, s.about)
@@ -105,8 +110,14 @@ func TestTrips(t *testing.T) {
 	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "query\tset\tanswers\ttrips\tqueued\tindex\tbytes\tchunks\tbytes\t"+
 		"first\twhole\t")
-	for _, q := range questions() {
-		r := ask(t, places[q.set], &q)
+	for i := range 2 * len(questions()) {
+		q := questions()[i%len(questions())]
+		var change func(*testing.T, *inprocess.Options)
+		if i >= len(questions()) {
+			q.name += "+disk"
+			change = places[q.set].prefetch
+		}
+		r := ask(t, places[q.set], &q, change)
 		index, chunks := r.volume("/index"), r.volume("/chunks/")
 		if n := index.reads + chunks.reads; n != len(r.reads) || r.other > 0 {
 			t.Errorf("%s: %d reads of index and chunk files, %d reads in all and %d other calls",
@@ -182,10 +193,43 @@ func (r *result) volume(part string) (v volume) {
 	return v
 }
 
-// ask asks a new gateway.
-func ask(t *testing.T, p place, q *question) (r result) {
+// prefetch gives a gateway a disk cache, which survives it, and prefetch of indexes.
+func (p place) prefetch(t *testing.T, o *inprocess.Options) {
+	disk := diskcache.OpenDisk(diskcache.DiskOptions{
+		Dir: localfs.At(p.dir, "disk"), Timeout: time.Hour,
+	})
+	t.Cleanup(disk.Close)
+	o.Index.Disk = disk.Open(diskcache.Options{Kind: "index", MaxBytes: 1 << 30})
+	o.Prefetch = func(o *prefetch.Options) { o.MaxBytes = 1 << 30 }
+	o.Registerer = prometheus.NewRegistry()
+}
+
+// prefetched waits until all indexes are on the disk.
+func prefetched(t *testing.T, o *inprocess.Options) {
 	t.Helper()
-	withGateway(t, p, nil, func(
+	for range 10_000 {
+		synctest.Wait()
+		families, err := o.Registerer.(*prometheus.Registry).Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() == "larder_index_prefetch_pending_blocks" &&
+				f.GetMetric()[0].GetGauge().GetValue() == 0 {
+				return
+			}
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("indexes are not prefetched")
+}
+
+// ask asks a new gateway. change may change its options.
+func ask(
+	t *testing.T, p place, q *question, change func(*testing.T, *inprocess.Options),
+) (r result) {
+	t.Helper()
+	withGateway(t, p, change, func(
 		t *testing.T, g *inprocess.Gateway, b *objectstore.Bucket,
 	) {
 		b.Record(true)
@@ -205,7 +249,7 @@ func ask(t *testing.T, p place, q *question) (r result) {
 // caches are empty. f gets the test of the virtual time, whose context it must use. change may
 // change the options of the gateway.
 func withGateway(
-	t *testing.T, p place, change func(*inprocess.Options),
+	t *testing.T, p place, change func(*testing.T, *inprocess.Options),
 	f func(*testing.T, *inprocess.Gateway, *objectstore.Bucket),
 ) {
 	t.Helper()
@@ -224,7 +268,7 @@ func withGateway(
 			Index: indexcache.Options{Pages: pages}, Chunks: chunkcache.Options{Pages: pages},
 		}
 		if change != nil {
-			change(&opts)
+			change(t, &opts)
 		}
 		g, err := inprocess.New(opts)
 		if err != nil {
@@ -238,6 +282,9 @@ func withGateway(
 		absent := question{matchers: []*storepb.LabelMatcher{{Name: "__name__", Value: "absent"}}}
 		if got, err := absent.ask(t.Context(), g, p); err != nil || got.answers > 0 {
 			t.Fatalf("%d series, %v", got.answers, err)
+		}
+		if opts.Prefetch != nil {
+			prefetched(t, &opts)
 		}
 		b.SetModel(objectstore.Model{FirstByte: firstByte, BytesPerSecond: bytesPerSecond})
 		f(t, g, b)

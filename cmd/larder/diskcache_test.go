@@ -18,6 +18,8 @@ func TestDiskCacheFlags(t *testing.T) {
 		"--disk-cache-size=1GB", "--no-cache-index-header")
 	f("--disk-cache.index-size is a part of --disk-cache-size, which is 0",
 		"--disk-cache.index-size=1GB")
+	f("--disk-cache.prefetch-bytes needs --disk-cache-size, which is 0",
+		"--disk-cache.prefetch-bytes=1GB")
 	perDay := func(want int64, args ...string) {
 		t.Helper()
 		c, err := loadedFlags(t, args...)

@@ -28,6 +28,15 @@ func TestDiskIsDivided(t *testing.T) {
 	if n := d.Memory.Bytes / mib; n < 140 || n > 160 {
 		t.Errorf("100 GiB need %d MiB of memory", n)
 	}
+	if d.Prefetch.Bytes != d.Bytes[IndexPages]/4*3 || d.PrefetchRead != 8*mib {
+		t.Errorf("%d bytes are prefetched, %d a read", d.Prefetch.Bytes, d.PrefetchRead)
+	}
+	m = withDisk(100*gib, 0)
+	m.Disk.Prefetch = Amount{0, true, "--disk-cache.prefetch-bytes"}
+	if _, err := m.Fit(4 * gib); err != nil || m.Disk.Memory.Bytes != d.Memory.Bytes-8*mib {
+		t.Errorf("%d bytes of memory without prefetch, %d with it; %v",
+			m.Disk.Memory.Bytes, d.Memory.Bytes, err)
+	}
 	without := &Memory{}
 	if _, err := without.Fit(gib / 2); err != nil {
 		t.Fatal(err)
@@ -56,5 +65,8 @@ func TestDiskErrors(t *testing.T) {
 		"for index pages and the rest for chunk pages: each needs at least 16MiB")
 	f(withDisk(100<<20, 90<<20), 0, "each needs at least 16MiB")
 	f(withDisk(4096*gib, 0), 0, "more than the limit of 1TiB")
+	m := withDisk(100*gib, 20*gib)
+	m.Disk.Prefetch = Amount{30 * gib, true, "--disk-cache.prefetch-bytes"}
+	f(m, 0, "--disk-cache.prefetch-bytes 30GiB is more than 20GiB, the part of the disk cache for")
 	f(withDisk(500*gib, 0), gib/2, "the memory of --disk-cache-size")
 }

@@ -197,7 +197,7 @@ updateStrategy: {type: RollingUpdate, rollingUpdate: {partition: 1}}
 `},
 	{"ephemeral", `
 persistence: {enabled: false, size: 5Gi}
-diskCache: {enabled: true, percent: 50}
+diskCache: {enabled: true, percent: 50, prefetch: false}
 endpointConfig: {enabled: false}
 pdb: {enabled: false}
 serviceAccount: {create: false}

@@ -21,8 +21,8 @@ const (
 )
 
 // build reads the tables of an index and writes its header to out. out must not be used after an
-// error, because the checksums of the tables come last. A build in the background has fewer parts in
-// memory.
+// error, because the checksums of the tables come last. A build in the background has fewer parts
+// in memory.
 //
 // It requests the size if that is unknown. Then it reads a small index with one request. Of a
 // larger one it reads both ends concurrently, and then the parts between them concurrently.

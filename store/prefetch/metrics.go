@@ -51,8 +51,8 @@ func newMetrics(p *Prefetcher, reg prometheus.Registerer) *metrics {
 		})
 	blocks := f.NewCounterVec(prometheus.CounterOpts{
 		Name: prefix + "blocks_total",
-		Help: "Blocks whose index was read into the disk cache, or was there (done), or could not " +
-			"be read (failed).",
+		Help: "Blocks whose index was read into the disk cache or was there (done), or could " +
+			"not be read (failed).",
 	}, []string{"result"})
 	skipped := f.NewGaugeVec(prometheus.GaugeOpts{
 		Name: prefix + "skipped_blocks",

@@ -210,7 +210,9 @@ func (e *env) fill(t *testing.T) {
 func TestEvictedIndexesAreNotReadAgain(t *testing.T) {
 	p := write(t, several())
 	o := options{index: func(o *diskcache.Options) { o.MaxBytes = 16 << 20 }}
-	evicted := func(t *testing.T, e *env) float64 { return e.metric(t, "skipped_blocks", "evicted") }
+	evicted := func(t *testing.T, e *env) float64 {
+		return e.metric(t, "skipped_blocks", "evicted")
+	}
 	p.start(t, o, func(t *testing.T, e *env) {
 		e.finish(t)
 		e.fill(t)

@@ -97,8 +97,8 @@ func (p *Prefetcher) ViewChanged(old, cur *catalog.View) {
 	p.notify()
 }
 
-// newestThatFit returns the end of the oldest block whose index fits in MaxBytes together with those
-// of all newer ones.
+// newestThatFit returns the end of the oldest block whose index fits in MaxBytes, together with
+// those of all newer ones.
 func (p *Prefetcher) newestThatFit(view *catalog.View) int64 {
 	blocks := slices.Clone(view.Blocks)
 	slices.SortFunc(blocks, func(a, b *catalog.Block) int {

@@ -108,6 +108,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - --http-grace-period={{ int .Values.gracePeriodSeconds }}s
 {{- if .Values.diskCache.enabled }}
 - --disk-cache-size={{ include "larder.diskCacheMiB" . }}MB
+{{- if not .Values.diskCache.prefetch }}
+- --disk-cache.prefetch-bytes=0
+{{- end }}
 {{- end }}
 {{- with .Values.minTime }}
 - --min-time={{ . }}
