@@ -13,27 +13,32 @@ func (x *model) say(format string, args ...any) string {
 	return fmt.Sprintf(format, args...)
 }
 
-// start returns the first world: epoch 1 with 3 shards, at rest.
+// start returns the first world: epoch 1 with 3 shards, at rest, or epoch 2 with 5.
 func (x *model) start() world {
 	w := world{published: 1, endpoints: 3, groups: 3, faults: uint8(x.faults.budget)}
+	rec, members := State{Current: epochs()[1]}, 2
+	if x.grown {
+		w.published, w.endpoints, w.groups, w.crowd = 2, 5, 5, crowdDid2
+		rec, members = State{Previous: epochs()[1], Current: epochs()[2]}, twin
+	}
 	for slot := range slots {
-		rec := node{}
-		if slot < 2 {
-			rec.rec = State{Current: epochs()[1]}
+		n := node{}
+		if slot < members {
+			n.rec = rec
 		}
-		w.nodes[slot] = x.intern(rec, slot)
-		if slot < 2 {
+		w.nodes[slot] = x.intern(n, slot)
+		if slot < members {
 			x.run(&w, slot, stepStart, 0)
-			x.run(&w, slot, stepConfig, 1)
+			x.run(&w, slot, stepConfig, uint32(w.published))
 		}
 	}
 	for range 3 {
-		for slot := range 2 {
-			x.pollAll(&w, slot)
+		for slot := range members {
+			x.pollAll(&w, &w, slot)
 			x.ask(&w, slot)
 			x.asked(&w, slot)
 		}
-		for slot := range 2 {
+		for slot := range members {
 			x.run(&w, slot, stepTick, 0)
 		}
 	}
@@ -51,10 +56,13 @@ func (x *model) start() world {
 	return w
 }
 
-// pollAll lets a member ask every other one.
-func (x *model) pollAll(w *world, slot int) {
+// pollAll lets a member ask every other one as it was in before, its own zone first.
+func (x *model) pollAll(w, before *world, slot int) {
 	for other := range slots {
-		x.poll(w, slot, other)
+		if slotID(slot, int(w.dup)-1).Zone == "b" {
+			other = mirrorSlot(other)
+		}
+		x.poll(w, before, slot, other)
 	}
 	x.pollCrowd(w, slot)
 }
@@ -135,7 +143,7 @@ func (x *model) done(w *world, epoch uint64) bool {
 			return false
 		}
 	}
-	return w.crowd == crowdDid3 && epoch == 3
+	return w.crowd == crowdDid3 && epoch == 3 || w.crowd == crowdDid2 && epoch == 2
 }
 
 // saved returns what a process has on disk.
@@ -190,14 +198,14 @@ func (x *model) member(w world, slot int, yield func(string, world)) {
 		yield(x.say("%s lists the bucket", name), to)
 	}
 	to := w
-	x.pollAll(&to, slot)
+	x.pollAll(&to, &w, slot)
 	if x.fine || x.tells(w.nodes[slot], to.nodes[slot]) {
 		yield(x.say("%s polls all", name), to)
 	}
 	if x.fine {
 		for other := range slots {
 			to := w
-			x.poll(&to, slot, other)
+			x.poll(&to, &w, slot, other)
 			yield(x.say("%s polls %s", name, slotID(other, int(w.dup)-1)), to)
 		}
 		to := w
@@ -288,9 +296,12 @@ func (x *model) querier(w world, yield func(string, world)) {
 		}
 	}
 	// A member that waits for a peer asks them all many times in a tick.
-	for slot := range slots {
-		if x.up(&w, slot) && !x.nodes[w.nodes[slot]].m.heard {
-			x.pollAll(&w, slot)
+	for range 2 {
+		before := w
+		for slot := range slots {
+			if x.up(&w, slot) && !x.nodes[w.nodes[slot]].m.heard {
+				x.pollAll(&w, &before, slot)
+			}
 		}
 	}
 	x.reload(&w)
@@ -330,9 +341,10 @@ func (x *model) meet(w *world) {
 	if w.dup == 0 {
 		return
 	}
+	before := *w
 	for slot := range slots {
-		x.poll(w, slot, int(w.dup)-1)
-		x.poll(w, slot, twin)
+		x.poll(w, &before, slot, int(w.dup)-1)
+		x.poll(w, &before, slot, twin)
 	}
 }
 
@@ -347,7 +359,7 @@ func (x *model) fault(w world, yield func(string, world)) {
 				last, valid := w, true
 				for other := range slots {
 					if set>>other&1 == 1 {
-						x.poll(&last, other, slot)
+						x.poll(&last, &w, other, slot)
 						valid = valid && last.nodes[other] != w.nodes[other]
 					}
 				}
@@ -400,34 +412,5 @@ func (x *model) fault(w world, yield func(string, world)) {
 			}
 		}
 		yield("the operator deletes the pods of ordinals 3 and 4", to)
-	}
-}
-
-// explore visits all worlds, breadth first, until one is broken.
-func (x *model) explore() {
-	first := x.start()
-	x.rest(&first)
-	x.worlds = append(x.worlds, first)
-	x.from = append(x.from, -1)
-	x.seen[first] = 0
-	if what := x.check(&first); what != "" {
-		x.broken = "at the start: " + what
-		return
-	}
-	for i := 0; i < len(x.worlds) && x.broken == "" && len(x.worlds) < x.limit; i++ {
-		x.next(x.worlds[i], func(_ string, w world) {
-			x.rest(&w)
-			if _, ok := x.seen[w]; ok || x.broken != "" {
-				return
-			}
-			j := int32(len(x.worlds))
-			x.seen[w] = j
-			x.worlds = append(x.worlds, w)
-			x.from = append(x.from, int32(i))
-			if wrong := x.check(&w); wrong != "" {
-				x.broken = wrong + ":\n" + x.history(j) + x.describe(&w)
-			}
-			x.completed = x.completed || w.published == 3 && w.groups == 3 && x.done(&w, 3)
-		})
 	}
 }

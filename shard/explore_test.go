@@ -110,20 +110,24 @@ type model struct {
 	ahead  bool  // starts when epoch 2 has been read
 	third  uint8 // the index of epoch 3
 	fine   bool  // members poll one by one
+	grown  bool  // starts at rest in epoch 2
+	// symmetric visits one of a world and its mirror image.
+	symmetric bool
 
 	stays, moves, joined ulid.ULID
 	nodes                []node
 	byKey                map[string]uint32
 	memo                 map[step]uint32
-	worlds               []world
-	seen                 map[world]int32
-	from                 []int32 // the world before each
+	mirrored             []uint32 // the image of each node, plus 1; 0 is unknown
+	seen                 visited
+	depth                int  // how many steps all histories have that were visited
+	exhausted            bool // there are no others
 	telling              bool
 	completed            bool
 	broken               string // the first violation, with its history
 	gaps                 int    // states in which a member that started alone loses a block
 	down                 int    // states in which a group had no ready member
-	key                  []byte
+	key, one, other      []byte // of intern, of hash
 }
 
 // faultSet says which faults may happen, at most budget of them.
@@ -153,9 +157,9 @@ const (
 
 func newModel(r rules, f faultSet) *model {
 	x := &model{
-		rules: r, faults: f, limit: 30_000_000, last: 3, third: 3,
+		rules: r, faults: f, limit: 200_000_000, last: 3, third: 3,
 		stays: findBlock(1, 0, 0), moves: findBlock(2, 0, 3), joined: findBlock(3, 0, 3),
-		byKey: map[string]uint32{}, memo: map[step]uint32{}, seen: map[world]int32{},
+		byKey: map[string]uint32{}, memo: map[step]uint32{},
 	}
 	x.intern(node{}, 0)
 	return x
@@ -368,11 +372,11 @@ func (x *model) up(w *world, slot int) bool { return x.nodes[w.nodes[slot]].up }
 
 func (x *model) ready(w *world, slot int) bool { return x.nodes[w.nodes[slot]].ready }
 
-// poll lets a member ask another, if both run and the network lets it.
-func (x *model) poll(w *world, asker, asked int) {
+// poll lets a member ask another, as it was in before, if both run and the network lets it.
+func (x *model) poll(w, before *world, asker, asked int) {
 	cut := int(w.cut) - 1
-	if asker != asked && x.up(w, asker) && x.up(w, asked) && asker != cut && asked != cut {
-		x.run(w, asker, stepPoll, w.nodes[asked])
+	if asker != asked && x.up(w, asker) && x.up(before, asked) && asker != cut && asked != cut {
+		x.run(w, asker, stepPoll, before.nodes[asked])
 	}
 }
 
@@ -382,7 +386,11 @@ func (x *model) crowdReports(m *Member, arg uint32) {
 	at, grown, mixed := uint8(arg), arg&256 != 0, arg&512 != 0
 	c := epochs()
 	c[3] = c[x.third]
-	for _, id := range members(c[2], Config{}) {
+	ids := members(c[2], Config{})
+	if m.id.Zone == "b" { // each asks its own zone first
+		ids = slices.Concat(ids[len(ids)/2:], ids[:len(ids)/2])
+	}
+	for _, id := range ids {
 		second := c[2]
 		if mixed && id.Zone == "b" {
 			second = c[4]
@@ -513,23 +521,6 @@ func (x *model) check(w *world) string {
 		x.down++
 	}
 	return ""
-}
-
-// history returns how a world was reached.
-func (x *model) history(i int32) string {
-	x.telling = true
-	var steps []string
-	for ; i > 0; i = x.from[i] {
-		step := ""
-		x.next(x.worlds[x.from[i]], func(what string, w world) {
-			if x.rest(&w); w == x.worlds[i] && step == "" {
-				step = what
-			}
-		})
-		steps = append(steps, step)
-	}
-	slices.Reverse(steps)
-	return strings.Join(steps, "\n")
 }
 
 // describe returns the members of a world, for a failure.
