@@ -92,7 +92,7 @@ func (b *budget) leftLocked(priority bool) int64 {
 	return left
 }
 
-// pace returns how long the writer of a batch waits before its next one.
+// pace returns how long the writer of so many bytes waits before its next write.
 func (b *budget) pace(bytes int64) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -59,7 +59,7 @@ func (c *Cache) run() {
 		case <-c.wake:
 			open = c.gathered()
 		}
-		_ = c.disk.panics.Do(func() error { c.drain(open); return nil })
+		_ = c.disk.panics.Do(func() error { c.drain(); return nil })
 	}
 	_ = c.disk.panics.Do(func() error {
 		if c.disk.writable() && c.writer.cur != nil {
@@ -87,25 +87,21 @@ func (c *Cache) gathered() bool {
 	}
 }
 
-// drain writes the queue, not faster than the disk may be written. If the cache is being closed it
-// does not wait for that.
-func (c *Cache) drain(open bool) {
-	for {
-		batch := c.take()
-		if len(batch) == 0 {
-			return
-		}
-		bytes := c.write(batch)
-		if !open {
-			continue
-		}
-		timer := time.NewTimer(c.disk.budget.pace(bytes))
-		select {
-		case <-timer.C:
-		case <-c.closing:
-			open = false
-		}
-		timer.Stop()
+// drain writes the queue.
+func (c *Cache) drain() {
+	for batch := c.take(); len(batch) > 0; batch = c.take() {
+		c.write(batch)
+	}
+}
+
+// pace waits until the disk may be written again after a write of so many bytes. If the cache is
+// being closed it does not wait.
+func (c *Cache) pace(bytes int64) {
+	timer := time.NewTimer(c.disk.budget.pace(bytes))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-c.closing:
 	}
 }
 
@@ -144,8 +140,8 @@ func (c *Cache) take() []*item {
 // compareItems orders values by identity: block, file, page.
 func compareItems(a, b *item) int { return bytes.Compare(a.id[:], b.id[:]) }
 
-// write writes values, and returns the number of bytes. Values that cannot be written are dropped.
-func (c *Cache) write(batch []*item) int64 {
+// write writes values. Those that cannot be written are dropped.
+func (c *Cache) write(batch []*item) {
 	defer func() { // those that were not written
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -160,18 +156,9 @@ func (c *Cache) write(batch []*item) int64 {
 			}
 		}
 	}()
-	if !c.disk.writable() {
-		return 0
+	if c.disk.writable() {
+		c.failed(c.writer.write(batch))
 	}
-	if err := c.writer.write(batch); err != nil {
-		c.failed(err)
-		return 0
-	}
-	var bytes int64
-	for _, it := range batch {
-		bytes += recordBytes(int64(len(it.value)))
-	}
-	return bytes
 }
 
 // failed reports an error of a write. The segment is given up, so that what follows is not written
@@ -230,13 +217,14 @@ func (w *writer) add(it *item) error {
 	return nil
 }
 
-// flush writes the buffer, and makes its values readable.
+// flush writes the buffer, makes its values readable, and waits as the rate of writes demands.
 func (w *writer) flush() error {
 	if len(w.buf) == 0 {
 		return nil
 	}
-	c, start := w.c, w.off-int64(len(w.buf))
-	if !c.disk.budget.spend(int64(len(w.buf)), c.o.Priority) {
+	c, bytes := w.c, int64(len(w.buf))
+	start := w.off - bytes
+	if !c.disk.budget.spend(bytes, c.o.Priority) {
 		w.off = start
 		w.entries = w.entries[:len(w.entries)-len(w.batch)]
 		w.buf, w.batch = w.buf[:0], w.batch[:0]
@@ -245,8 +233,15 @@ func (w *writer) flush() error {
 	if _, err := w.cur.file.WriteAt(w.buf, start); err != nil {
 		return err
 	}
-	c.disk.metrics.written.Add(float64(len(w.buf)))
-	at := start
+	c.disk.metrics.written.Add(float64(bytes))
+	w.publish(start)
+	c.pace(bytes)
+	return nil
+}
+
+// publish makes the values of the buffer, which is in the file from start on, readable.
+func (w *writer) publish(start int64) {
+	c, at := w.c, start
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w.grow(w.off)
@@ -271,7 +266,6 @@ func (w *writer) flush() error {
 		}
 	}
 	w.buf, w.batch = w.buf[:0], w.batch[:0]
-	return nil
 }
 
 // grow sets the size of the segment that is written. The caller holds c.mu.
