@@ -5,12 +5,14 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// Metric returns the sum of all samples of one name at a metrics endpoint; 0 if there are none.
-func Metric(ctx context.Context, url, name string) (float64, error) {
+// Metric returns the sum of the samples of one name at a metrics endpoint, 0 if there are none.
+// With labels, such as `tier="disk"`, it counts only samples that have all of them.
+func Metric(ctx context.Context, url, name string, labels ...string) (float64, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return 0, err
@@ -33,7 +35,12 @@ func Metric(ctx context.Context, url, name string) (float64, error) {
 			continue
 		}
 		if i := strings.LastIndexByte(rest, '}'); i >= 0 {
+			if !hasAll(rest[:i], labels) {
+				continue
+			}
 			rest = rest[i+1:]
+		} else if len(labels) > 0 {
+			continue
 		}
 		v, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
 		if err != nil {
@@ -42,4 +49,9 @@ func Metric(ctx context.Context, url, name string) (float64, error) {
 		sum += v
 	}
 	return sum, lines.Err()
+}
+
+// hasAll reports whether the labels of a sample, as they are in its line, include others.
+func hasAll(sample string, labels []string) bool {
+	return !slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(sample, l) })
 }

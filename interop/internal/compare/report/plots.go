@@ -22,7 +22,7 @@ type drawn struct {
 // plots returns the plots for which there are results.
 func plots(res *run.Results) []drawn {
 	var out []drawn
-	for _, mode := range run.Modes() {
+	for _, mode := range []string{run.FS, run.S3Cold, run.S3Warm} {
 		if b := quotients(res, mode); len(b.Labels) > 0 {
 			out = append(out, drawn{mode + ".svg", b.Title, b})
 		}

@@ -56,6 +56,10 @@ func results() *run.Results {
 				Query: "G980", Mode: run.FS, Concurrency: 1,
 				Systems: map[string]*run.Figure{"larder": figure(1, 2)},
 			},
+			{
+				Query: "Q4", Mode: run.S3Disk, Concurrency: 1,
+				Systems: map[string]*run.Figure{"larder": figure(1, 50)},
+			},
 		},
 	}
 }
@@ -81,10 +85,54 @@ func TestTables(t *testing.T) {
 	}
 }
 
+// TestDiskTables: what was measured with a disk cache stands beside its goal, and a page that gets
+// nothing else keeps its other results.
+func TestDiskTables(t *testing.T) {
+	res := results()
+	res.Rows = res.Rows[3:]
+	res.Starts = nil
+	res.Restart = &run.Restart{
+		Queries: 3, Warm: [][]float64{{1, 2, 4}}, After: [][]float64{{2, 3, 6}},
+		Bucket: []trips.Count{{Chunks: trips.Volume{Requests: 5}}},
+	}
+	res.WorkingSet = []*run.WorkingSet{{
+		Pass: "each panel once", Bytes: 80e6, Memory: 20e6, Disk: 200e6,
+		Touched: map[string]float64{"index": 100, "chunks": 300},
+		Hits: map[string]map[string]float64{
+			"index": {"memory": 50, "disk": 50}, "chunks": {"memory": 30, "disk": 240},
+		},
+	}}
+	name := filepath.Join(t.TempDir(), "page.md")
+	page := "<!-- queries:begin -->\n<!-- queries:end -->\n<!-- results:begin -->\nformer\n" +
+		"<!-- results:end -->\n<!-- disk:begin -->\n<!-- disk:end -->\n"
+	if err := os.WriteFile(name, []byte(page), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := report.Page(name, res, nil); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"<!-- results:begin -->\nformer\n<!-- results:end -->\n",
+		"| Q4 | 3 | 1.00 ±0 |  | 50.0 ±225 | ≤ 90 | 4 | ≤ 40 | 4 | 3 | ≤ 1 | 1.00 ±0.100 | 2.00 |\n",
+		"### The first 3 dashboard queries after a restart",
+		"| 1 | 2.00 | 3.00 | 4.00 | 6.00 | 1.50 | ≤ 2 | 0 | 0 | 5 |\n",
+		"| each panel once | 80.0 | 20.0 | 200 | 92.5 | ≥ 95 | 20.0 | 72.5 | 100.0 | 90.0 |\n",
+	} {
+		if !strings.Contains(string(b), want) {
+			t.Errorf("the page lacks %q:\n%s", want, b)
+		}
+	}
+}
+
 func TestPage(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "page.md")
 	page := "before\n<!-- queries:begin -->\nformer\n<!-- queries:end -->\nbetween\n" +
-		"<!-- results:begin -->\n<!-- results:end -->\n<!-- moves:begin -->\n<!-- moves:end -->\nafter\n"
+		"<!-- results:begin -->\n<!-- results:end -->\n<!-- moves:begin -->\n<!-- moves:end -->\n" +
+		"<!-- disk:begin -->\n<!-- disk:end -->\nafter\n"
 	if err := os.WriteFile(name, []byte(page), 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -99,9 +147,10 @@ func TestPage(t *testing.T) {
 		text := string(b)
 		has := func(line string, times int) bool { return strings.Count(text, line) == times }
 		if !has("former", 0) || !strings.HasPrefix(text, "before\n") ||
-			!strings.HasSuffix(text, "<!-- moves:end -->\nafter\n") || !has("![", 3) ||
+			!strings.HasSuffix(text, "<!-- disk:end -->\nafter\n") || !has("![", 3) ||
 			!has("| Q1 | s3-cold | 1 | 0.250 | 0.250 |", 1) || !has("| Q1 | medium |", 1) ||
-			!has("| Q1 | larder | 3 |", 1) {
+			!has("| Q1 | larder | 3 |", 1) || !has("| Q4 | 3 | 1.00 ±0 |", 1) ||
+			!has("Made 2026", 2) {
 			t.Fatalf("page:\n%s", text)
 		}
 	}

@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -49,7 +50,7 @@ func (r *runner) cell(ctx context.Context, s *session, c cell) error {
 	for _, sys := range systems {
 		row.Systems[sys.name] = &Figure{}
 		calls[sys.name] = c.concurrency
-		if c.mode != S3Cold && !r.Untimed {
+		if !cold(c.mode) && !r.Untimed {
 			if calls[sys.name], err = sys.warmUp(ctx, call, c.concurrency); err != nil {
 				return fmt.Errorf("%s: %w", sys.name, err)
 			}
@@ -69,7 +70,7 @@ func (r *runner) cell(ctx context.Context, s *session, c cell) error {
 			turns = append(turns[1:], turns[0])
 		}
 		for _, sys := range turns {
-			if c.mode == S3Cold {
+			if cold(c.mode) {
 				if err := s.restart(ctx, sys); err != nil {
 					return fmt.Errorf("%s: %w", sys.name, err)
 				}
@@ -80,7 +81,7 @@ func (r *runner) cell(ctx context.Context, s *session, c cell) error {
 					return fmt.Errorf("%s: %w", sys.name, err)
 				}
 			}
-			if c.concurrency == 1 && c.mode == S3Cold || r.Untimed {
+			if c.concurrency == 1 && cold(c.mode) || r.Untimed {
 				continue
 			}
 			if err := sys.batch(ctx, call, f, calls[sys.name], c.concurrency); err != nil {
@@ -118,12 +119,22 @@ func line(row *Row) string {
 	return s
 }
 
-// restart makes the caches of a system empty: it starts again with its data directory.
+// restart makes the caches of a system empty: it starts again with its data directory. A disk cache
+// loses its chunks.
 func (s *session) restart(ctx context.Context, sys *system) error {
 	if err := sys.stop(); err != nil {
 		return err
 	}
-	return s.start(ctx, sys)
+	if s.mode != S3Disk {
+		return s.start(ctx, sys)
+	}
+	if err := os.RemoveAll(s.disk(sys, "chunks")); err != nil {
+		return err
+	}
+	if err := s.start(ctx, sys); err != nil {
+		return err
+	}
+	return s.prefetched(ctx, sys)
 }
 
 // warmUp asks a few times and returns how many calls fill a turn.
@@ -160,7 +171,7 @@ func (sys *system) once(
 		return err
 	}
 	var err error
-	if mode == S3Cold && !untimed {
+	if cold(mode) && !untimed {
 		err = sys.measured(ctx, f, 1, ask)
 		f.Latency = append(f.Latency, ms(res.Wall))
 		f.First = append(f.First, ms(res.First))

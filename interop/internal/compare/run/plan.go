@@ -65,11 +65,14 @@ func (r *runner) cellTime(c cell) time.Duration {
 		least = 1
 	}
 	systems := 2.0
-	if c.mode == FS {
+	switch c.mode {
+	case FS:
 		systems = 3 // and the floor
+	case S3Disk:
+		systems = 1
 	}
 	round := systems * systemTime
-	if c.mode == S3Cold {
+	if cold(c.mode) {
 		round += systems * restartTime
 	}
 	if c.concurrency > 1 {

@@ -17,10 +17,16 @@ const (
 	S3Cold = "s3-cold"
 	// S3Warm is a bucket behind S3; the same was asked before.
 	S3Warm = "s3-warm"
+	// S3Disk is a bucket behind S3 and a disk cache that has all indexes and no chunks; every call
+	// is the first after a restart.
+	S3Disk = "s3-disk"
 )
 
 // Modes are all of them.
-func Modes() []string { return []string{FS, S3Cold, S3Warm} }
+func Modes() []string { return []string{FS, S3Cold, S3Warm, S3Disk} }
+
+// cold reports whether every call of a mode is the first after a restart.
+func cold(mode string) bool { return mode == S3Cold || mode == S3Disk }
 
 // Results are those of one run of the comparison.
 type Results struct {
@@ -41,6 +47,8 @@ type Results struct {
 	BytesPerSecond int64         `json:"bytes_per_second"`
 	Rows           []*Row        `json:"rows"`
 	Starts         []*Start      `json:"starts,omitempty"`
+	Restart        *Restart      `json:"restart,omitempty"`
+	WorkingSet     []*WorkingSet `json:"working_set,omitempty"`
 	// Prices are what the cost column is computed with.
 	Prices price.List `json:"prices"`
 }

@@ -214,7 +214,7 @@ func (r *runner) set(ctx context.Context, j job) error {
 			}
 			defer func() { err = errors.Join(err, s.close()) }()
 			if !checked {
-				if err := r.equal(ctx, s, qs); err != nil {
+				if err := r.equal(ctx, s, r.measuredOf(qs)); err != nil {
 					return err
 				}
 				checked = true
@@ -223,6 +223,9 @@ func (r *runner) set(ctx context.Context, j job) error {
 				if err := r.cell(ctx, s, c); err != nil {
 					return fmt.Errorf("%s, mode %s: %w", c.query.Name, mode, err)
 				}
+			}
+			if mode == S3Disk && r.Queries == nil {
+				return r.volume(ctx, s)
 			}
 			return nil
 		}()
@@ -245,16 +248,29 @@ func (r *runner) cells(qs []workload.Query, mode string) []cell {
 	var out []cell
 	for i := range qs {
 		q := &qs[i]
-		if q.Grows != "" && mode != FS || q.Set == "crowded" && mode != S3Cold {
+		if q.Grows != "" && mode != FS || q.Set == "crowded" && mode != S3Cold ||
+			q.Goal == nil && mode == S3Disk {
 			continue
 		}
 		for _, n := range r.Concurrency {
+			if n > 1 && mode == S3Disk {
+				continue
+			}
 			if n == 1 || q.Concurrent && (mode == FS || q.ConcurrentS3) {
 				out = append(out, cell{q, mode, n})
 			}
 		}
 	}
 	return out
+}
+
+// measuredOf returns the queries that have a row in some mode.
+func (r *runner) measuredOf(qs []workload.Query) []workload.Query {
+	return slices.DeleteFunc(slices.Clone(qs), func(q workload.Query) bool {
+		return !slices.ContainsFunc(Modes(), func(mode string) bool {
+			return chosen(r.Modes, mode) && len(r.cells([]workload.Query{q}, mode)) > 0
+		})
+	})
 }
 
 // session is the systems of one data set in one mode.
@@ -264,6 +280,7 @@ type session struct {
 	dir     string // of the data set
 	work    string // of the systems
 	systems []*system
+	flags   []string // of larder, for this session
 }
 
 // work is the folder with the data directories of the systems in a mode.
@@ -276,6 +293,9 @@ func (r *runner) open(
 	ctx context.Context, set dataset.Set, dir, mode string,
 ) (s *session, err error) {
 	s = &session{r: r, mode: mode, dir: dir, work: r.work(set, mode)}
+	if mode == S3Disk {
+		s.flags = []string{diskSize}
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -298,6 +318,11 @@ func (r *runner) open(
 		if err := s.start(ctx, sys); err != nil {
 			return s, err
 		}
+		if mode == S3Disk && name == server.Larder {
+			if err := s.prefetched(ctx, sys); err != nil {
+				return s, err
+			}
+		}
 	}
 	return s, nil
 }
@@ -310,7 +335,7 @@ func (s *session) start(ctx context.Context, sys *system) (err error) {
 	}
 	switch sys.name {
 	case server.Larder:
-		sys.server, err = s.r.Launcher.Larder(ctx, b, true)
+		sys.server, err = s.r.Launcher.Larder(ctx, b, true, s.flags...)
 	case server.Thanos:
 		sys.server, err = s.r.Launcher.Thanos(ctx, b)
 	default:
@@ -366,10 +391,11 @@ func (s *session) system(name string) *system {
 	return nil
 }
 
-// measured are the systems that the user wants to see.
+// measured are the systems that the user wants to see. Only larder has a disk cache.
 func (s *session) measured() []*system {
 	return slices.DeleteFunc(slices.Clone(s.systems), func(sys *system) bool {
-		return !slices.Contains(s.r.Systems, sys.name)
+		return !slices.Contains(s.r.Systems, sys.name) ||
+			s.mode == S3Disk && sys.name != server.Larder
 	})
 }
 

@@ -52,8 +52,10 @@ type Launcher struct {
 
 // Larder starts larder over a bucket. Its caches are not warmed after a start, and it does not look
 // for new blocks: both would be measured as work of a query. With headers set it is ready once all
-// index headers are on disk.
-func (l Launcher) Larder(ctx context.Context, b gateway.Bucket, headers bool) (*Server, error) {
+// index headers are on disk. The flags in more follow its own.
+func (l Launcher) Larder(
+	ctx context.Context, b gateway.Bucket, headers bool, more ...string,
+) (*Server, error) {
 	flags, err := b.Flags()
 	if err != nil {
 		return nil, err
@@ -69,7 +71,7 @@ func (l Launcher) Larder(ctx context.Context, b gateway.Bucket, headers bool) (*
 	if headers {
 		args = append(args, "--wait-headers=876000h") // a century: of all blocks
 	}
-	args = append(args, l.LarderFlags...)
+	args = append(append(args, more...), l.LarderFlags...)
 	return start(ctx, Larder, l.LarderBin, addrs, "/-/ready", args)
 }
 

@@ -33,8 +33,22 @@ type Query struct {
 	At    float64
 	// Slow is set if one call takes seconds: one round may do.
 	Slow bool
+	// Goal is what it should take with a disk cache that has the indexes; nil if it is not asked
+	// with one.
+	Goal *Goal
 	// Seconds is about how much longer a round takes than one of a small query: for progress lines.
 	Seconds float64
+}
+
+// Goal is what a query should take at most with a disk cache that has the indexes: medians.
+type Goal struct {
+	// First and P50 are milliseconds; First is 0 for answers of one frame.
+	First, P50 float64
+	// Requests are those to the bucket.
+	Requests int
+	// Trips are dependent reads. It is 0 for an answer that needs none, and for one above 8 MB,
+	// which has no goal for trips.
+	Trips int
 }
 
 // Call is the encoded request.
@@ -144,6 +158,7 @@ func table() []Query {
 	return []Query{
 		{
 			Name: "Q1", Set: "medium", Concurrent: true,
+			Goal:    &Goal{P50: 30, Requests: 2, Trips: 1},
 			Meaning: "one series by four `=` matchers, 2 hours: an alert, a single stat",
 			Ask: series(
 				lastBlock(),
@@ -152,16 +167,19 @@ func table() []Query {
 		},
 		{
 			Name: "Q1b", Set: "medium",
+			Goal:    &Goal{P50: 55, Requests: 64, Trips: 1},
 			Meaning: "every series of one pod (98), 2 hours: exploring",
 			Ask:     series(lastBlock(), `{`+pod+`}`),
 		},
 		{
 			Name: "Q2", Set: "medium", Concurrent: true,
+			Goal:    &Goal{P50: 60, Requests: 30, Trips: 1},
 			Meaning: "one metric (1,020 series) over all 13 blocks, 2 days",
 			Ask:     series(twoDays(), `up`),
 		},
 		{
 			Name: "Q3", Set: "medium", Concurrent: true, ConcurrentS3: true, Seconds: 0.5,
+			Goal:    &Goal{First: 45, P50: 260, Requests: 15},
 			Meaning: "one metric (49,980 series), 2 hours: a dashboard that sums everything",
 			Ask:     series(lastBlock(), `http_requests_total`),
 		},
@@ -172,6 +190,7 @@ func table() []Query {
 		},
 		{
 			Name: "Q4", Set: "medium",
+			Goal:    &Goal{P50: 90, Requests: 40, Trips: 1},
 			Meaning: "a regex on pods, `pod-1.*` (6,419 series), 2 hours",
 			Ask:     series(lastBlock(), `http_requests_total{pod=~"pod-1.*"}`),
 		},
@@ -190,6 +209,7 @@ func table() []Query {
 		},
 		{
 			Name: "Q6b", Set: "medium", Concurrent: true,
+			Goal:    &Goal{P50: 5},
 			Meaning: "values of `pod` of one metric, 13 blocks: a drop-down that depends on another",
 			Ask:     values(twoDays(), "pod", `up`),
 		},
