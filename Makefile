@@ -16,7 +16,7 @@ LDFLAGS   = -s -w \
 	-X github.com/prometheus/common/version.Revision=$(REVISION) \
 	-X github.com/prometheus/common/version.Branch=$(BRANCH)
 
-.PHONY: help setup demo build test check unit race fuzz chaos attack interop interop-short
+.PHONY: help setup demo build test check unit race fuzz chaos soak attack interop interop-short
 .PHONY: compare performance trips memory-bound bench lint vulncheck proto image manifests
 
 help: ## List the commands.
@@ -67,6 +67,12 @@ STRESS   ?= 60s
 chaos: ## Break everything that larder depends on, under load.
 	$(GO) run ./benchmarks/chaos $(CHAOS)
 	LARDER_STRESS=$(STRESS) $(GO) test -race -count=1 -timeout 20m -run 'Stress' -v ./store
+
+# The disk cache is smaller than what is asked for. Prints where pages came from, what was written
+# and what the process holds, every minute. The short form is part of `make test`.
+SOAK     ?= 10m
+soak: ## Ask for ten minutes with a disk cache that is too small.
+	$(GO) run ./benchmarks/chaos --disk-soak=$(SOAK) --size=8 --questions=400
 
 # Takes about ten minutes on two cores. Prints peak memory, honest requests and a verdict for each
 # attack. One attack, or an older build: make attack ATTACK='--attack=gzip-one --binary=old'.

@@ -74,6 +74,20 @@ func TestChaos(t *testing.T) {
 	}
 }
 
+// TestDiskSoak is the short form of `make soak`.
+func TestDiskSoak(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds larder and runs it for some seconds")
+	}
+	memcachedtest.Start(t, memcachedtest.Options{}) // see TestChaos
+	c := short()
+	c.size, c.questions, c.diskSoak = 4, 200, 6*time.Second
+	var out bytes.Buffer
+	if err := run(t.Context(), c, &out); err != nil {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
 // TestWrongAnswersAreFound: a run fails for each of these answers.
 func TestWrongAnswersAreFound(t *testing.T) {
 	series := func(pod string, samples ...byte) *storepb.Series {

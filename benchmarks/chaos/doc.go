@@ -8,10 +8,14 @@
 // round per fault follows. The fault is injected under load for a while and undone. The round
 // measures the time until answers arrive without failures again, and what the idle process still
 // holds. With --soak, random faults are injected for a long time, and the memory is compared too.
+// With --disk-soak, nothing is injected, the disk cache is smaller than what is asked for and there
+// is no memcached: the run shows where pages come from, and fails if the disk cache exceeds its
+// size or its write rate, or if anything accumulates.
 //
 //	go run ./benchmarks/chaos --seed=7 --for=30s                   every fault
 //	go run ./benchmarks/chaos --fault=kill-9,memcached-garbage
 //	go run ./benchmarks/chaos --soak=20m
+//	go run ./benchmarks/chaos --disk-soak=10m --size=8 --questions=400
 //
 // A run fails for any of these reasons:
 //

@@ -20,6 +20,7 @@ type config struct {
 	only      []string
 	injectFor time.Duration
 	soak      time.Duration
+	diskSoak  time.Duration // 0: none
 	workers   int
 	size      int // of the bucket
 	questions int
@@ -44,6 +45,10 @@ func main() {
 	app.Flag("soak",
 		"Inject random faults for this time instead of rounds, and compare the memory.").
 		DurationVar(&c.soak)
+	app.Flag("disk-soak",
+		"Inject nothing for this time, with a disk cache that is smaller than what is asked for, "+
+			"and watch its writes, hits, files and memory.").
+		DurationVar(&c.diskSoak)
 	app.Flag("workers", "Number of parallel requests.").Default("6").IntVar(&c.workers)
 	app.Flag("size", "Size of the bucket; 1 is 11,000 series.").Default("4").IntVar(&c.size)
 	app.Flag("questions", "Different requests.").Default("150").IntVar(&c.questions)
@@ -73,6 +78,9 @@ func run(ctx context.Context, c config, out io.Writer) (err error) {
 	}
 	defer w.close()
 	w.printf("seed %d, ready after %s\n", c.seed, time.Since(start).Round(time.Millisecond))
+	if c.diskSoak > 0 {
+		return w.diskSoak(ctx)
+	}
 	if c.soak > 0 {
 		return w.soak(ctx, faults)
 	}

@@ -83,7 +83,11 @@ func (w *world) start(ctx context.Context) (err error) {
 	}
 	w.undo = append(w.undo, w.reference.close)
 	w.dataDir = filepath.Join(w.dir, "data", "larder")
-	if w.tested, err = newGateway(ctx, "larder", bin, w.flags()...); err != nil {
+	flags := w.flags
+	if w.conf.diskSoak > 0 {
+		flags = w.diskSoakFlags
+	}
+	if w.tested, err = newGateway(ctx, "larder", bin, flags()...); err != nil {
 		return err
 	}
 	w.undo = append(w.undo, w.tested.close)
