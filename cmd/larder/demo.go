@@ -268,7 +268,8 @@ func makeDemoBucket(ctx context.Context, dir string, stdout io.Writer) error {
 
 // legend explains the table of answers.
 const legend = `
-Asking every question twice. Cold: the first time, from the bucket. Warm: again, from the cache.
+Asking every question twice. Cold: the first time, from the bucket, or from a disk or memcached that
+an earlier demo has filled. Warm: again, from memory.
 
   first    time until the first part of the answer arrived
   all      time until the whole answer arrived

@@ -136,6 +136,7 @@ type overviewPage struct {
 	Series     uint64
 	Size       int64
 	Allowances []allowance
+	Tiers      []tiers
 	Debug      bool // served here
 }
 
@@ -143,6 +144,7 @@ func (p *pages) serveOverview(w http.ResponseWriter, r *http.Request) {
 	page := overviewPage{
 		Build: buildInfo(), Started: p.Started.UTC(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
 		Snap: p.Blocks.Snapshot(), Allowances: allowances(p.Gatherer, p.Allowances),
+		Tiers: tiersOf(p.Gatherer),
 		Debug: !p.DebugElsewhere,
 	}
 	sets := map[string]struct{}{}

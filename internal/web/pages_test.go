@@ -30,6 +30,12 @@ func TestPagesShow(t *testing.T) {
 		50,
 	)
 	gauge("larder_cache_hits_total", prometheus.Labels{"cache": "chunks", "tier": "memcached"}, 20)
+	gauge("larder_pages_touched_total", prometheus.Labels{"kind": "chunks"}, 400)
+	for tier, hits := range map[string]float64{"memory": 200, "disk": 0, "memcached": 40} {
+		gauge("larder_pages_hits_total", prometheus.Labels{"kind": "chunks", "tier": tier}, hits)
+	}
+	gauge("larder_pages_coalesced_total", prometheus.Labels{"kind": "chunks"}, 60)
+	gauge("larder_pages_touched_total", prometheus.Labels{"kind": "index"}, 0)
 	gauge("larder_request_allowance_bytes", prometheus.Labels{"state": "in_use"}, 5)
 	gauge("larder_request_allowance_bytes", prometheus.Labels{"state": "limit"}, 2048)
 	gauge("larder_request_allowance_bytes", prometheus.Labels{"state": "waiting"}, 77777)
@@ -72,6 +78,8 @@ func TestPagesShow(t *testing.T) {
 		"<dt>too-fresh</dt><dd>4 blocks</dd>",
 		`<tr><td>chunk pages</td><td class="n">1.0 MiB</td><td class="n">1.5 GiB</td><td class="n">200</td><td class="n">75.0 %</td></tr>`,
 		`<tr><td>chunk pages in memcached</td><td class="n"></td><td class="n"></td><td class="n">50</td><td class="n">40.0 %</td></tr>`,
+		// There is no disk cache.
+		`<tr><td>chunks</td><td class="n">400</td><td class="n">50.0 %</td><td class="n"></td><td class="n">10.0 %</td><td class="n">15.0 %</td><td class="n">25.0 %</td></tr>`,
 		`<tr><td>requests</td><td class="n">5 B</td><td class="n">2.0 KiB</td>`,
 	)
 	o.Probe.SetReady()
