@@ -7,12 +7,15 @@ import (
 	"time"
 
 	"larder/benchmarks/dataset"
+	"larder/internal/diskcache"
+	"larder/internal/localfs"
 	"larder/internal/memcached/memcachedtest"
 	"larder/store/storepb"
 )
 
 // BenchmarkSeriesTiers answers a panel of 400 scattered series, and 50,000 series at once, from
-// each tier: memory, a memcached on this machine, and a bucket whose first byte takes 20 ms.
+// each tier: memory, a disk whose files the system has cached, a memcached on this machine, and a
+// bucket whose first byte takes 20 ms.
 func BenchmarkSeriesTiers(b *testing.B) {
 	dir := benchBucket(b, dataset.Bench50k(1))
 	panel := wholeMetric(64)
@@ -68,6 +71,14 @@ func BenchmarkSeriesTiers(b *testing.B) {
 	sets := pages
 	sets.setBytes, sets.postingsBytes = 0, 0
 	run("memory-and-sets", startGateway(b, dir, sets), func() {})
+
+	disk := diskcache.OpenDisk(diskcache.DiskOptions{
+		Dir: localfs.At(b.TempDir(), "disk"), WriteRate: 1 << 40,
+	})
+	b.Cleanup(disk.Close)
+	onDisk := none
+	onDisk.disk = disk
+	run("disk", startGateway(b, dir, onDisk), func() { <-time.After(time.Second) })
 
 	client := newMemcached(b,
 		memcachedtest.Start(b, memcachedtest.Options{Args: []string{"-m", "256"}}).Addr,
