@@ -1,9 +1,80 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
+
+// TestDiskCacheFails makes system calls on the disk cache slow or fail while a process runs,
+// including its start. Its answers stay right. The next process has a disk that is well: it uses
+// what the former one left, and finds nothing damaged.
+func TestDiskCacheFails(t *testing.T) {
+	d := newDisk(t)
+	d.args = []string{"--disk-cache-size=40MB"}
+	full := t.TempDir() // of a process that had no faults
+	p := d.start(full, d.args...)
+	p.same(d.want)
+	p.same(d.want)
+	p.stop()
+	type fault struct {
+		inject string
+		full   bool   // the process begins with what another one has written
+		off    string // why the disk is turned off; "": it need not be
+	}
+	faults := []fault{
+		// strace counts the calls of each thread. The first three are the loader's.
+		{"pread64:error=EIO:when=4+", true, ""},
+		{"pwrite64:error=EIO", false, "write_errors"},
+		{"pwrite64:error=ENOSPC:when=2+", false, "full"},
+		{"ftruncate:error=EROFS", false, "read_only"},
+		{"statfs:error=EIO", true, "write_errors"},
+		{"flock:error=ENOLCK", false, ""},
+	}
+	if long() {
+		faults = append(faults,
+			fault{"pread64:error=EIO:when=4+3", true, ""},
+			fault{"pwrite64:error=EIO:when=3+4", false, "write_errors"},
+			fault{"fsync:error=EIO", false, ""},
+			fault{"pread64,pwrite64,fsync,ftruncate,statfs:delay_enter=30000", true, ""},
+		)
+	}
+	for _, f := range faults {
+		t.Run(strings.NewReplacer(",", "+", ":", " ").Replace(f.inject), func(t *testing.T) {
+			d := &disk{t: t, bucket: d.bucket, want: d.want, args: d.args}
+			data := t.TempDir()
+			if f.full {
+				if err := os.CopyFS(data, os.DirFS(full)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p := d.inject(data, f.inject)
+			p.listens()
+			p.await("readiness changed.*ready=true")
+			for range 3 {
+				p.same(d.want)
+			}
+			if f.off != "" {
+				p.next = 0 // it may have happened at the start
+				p.await("disk cache is off until the disk is well.*reason=" + f.off)
+			}
+			p.stop()
+			for process := range 2 {
+				p = d.start(data, d.args...)
+				p.same(d.want)
+				p.same(d.want)
+				if n := p.counter("larder_disk_cache_corrupt_values_total"); n > 0 {
+					t.Errorf("%d values did not verify", n)
+				}
+				if n := p.indexReads(); n > 0 && process > 0 {
+					t.Errorf("%d reads of indexes after a restart", n)
+				}
+				p.stop()
+			}
+		})
+	}
+}
 
 // TestDiskCacheKilledAtAnyWrite: a process is killed as it writes to its disk cache, at each write
 // for LARDER_LONG. The next process answers right, and the one after that, which follows a clean
