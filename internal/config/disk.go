@@ -78,8 +78,9 @@ func (m *Memory) fitDisk(limit int64) error {
 		d.Queue = max(min(d.Queue, limit/64), 1<<20)
 		d.PrefetchRead = max(min(d.PrefetchRead, limit/128), 1<<20)
 	}
+	page := max(m.Page[IndexPages].Bytes, m.Page[ChunkPages].Bytes)
 	d.Memory = Amount{
-		Bytes: diskcache.ReadBytes, Given: true, From: "the memory of " + d.Total.From,
+		Bytes: diskcache.ReadBytes(page), Given: true, From: "the memory of " + d.Total.From,
 	}
 	if d.Prefetch.Bytes > 0 {
 		d.Memory.Bytes += d.PrefetchRead

@@ -28,15 +28,16 @@
 //
 // Smaller pages need more: 1 KiB pages 0.63 % of the disk. A cache also holds up to
 // Options.QueueBytes of pages that wait, and 3 MiB of those that are being written. The reads of
-// all caches hold up to 16 MiB.
+// all caches hold up to 16 MiB, or 32 pages above 512 KiB.
 //
 // # What fsync promises
 //
-// A segment is synced when it is sealed. If the machine crashes, sealed segments are there, and any
-// part of the last one may be lost. If only the process is killed, what was written is there.
-// Nothing is believed because it was synced: each record is verified whenever it is read, the same
-// as a value of memcached: identity, which includes the version of the object's content, length and
-// checksum. Whether the bytes equal those of the bucket is for the decoder to verify.
+// A segment is synced when it is sealed, and its name in the directory. If the machine crashes,
+// sealed segments are there, and any part of the last one may be lost. If only the process is
+// killed, what was written is there. Nothing is believed because it was synced: each record is
+// verified whenever it is read, the same as a value of memcached: identity, which includes the
+// version of the object's content, length and checksum. Whether the bytes equal those of the bucket
+// is for the decoder to verify.
 //
 // # Health
 //

@@ -50,15 +50,23 @@ func (c *Cache) load() {
 				return
 			}
 			c.disk.o.Logger.Debug("removing a file of the disk cache", "file", name, "err", err)
-			_ = c.dir.Remove(name) // tried again at the next start
+			c.discard(name)
 			continue
 		}
 		if bytes += s.size; bytes+c.o.segmentBytes() > c.o.MaxBytes {
-			_ = s.file.Close()     // nothing was written
-			_ = c.dir.Remove(name) // tried again at the next start
+			_ = s.file.Close() // nothing was written
+			c.discard(name)
 		} else if !c.adopt(s, entries) {
 			_ = s.file.Close() // nothing was written
 		}
+	}
+}
+
+// discard removes a file that is of no use to this process. If another process may use the
+// directory, the file stays: it may be a segment that has just been started.
+func (c *Cache) discard(name string) {
+	if c.disk.o.LockDir() == nil {
+		_ = c.dir.Remove(name) // tried again at the next start
 	}
 }
 

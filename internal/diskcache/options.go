@@ -120,8 +120,9 @@ func (o Options) MemoryBytes() int64 {
 	return o.IndexBytes() + o.withDefaults().QueueBytes + 3*batchBytes
 }
 
-// ReadBytes is the memory in bytes of running reads, for all caches of a Disk.
-const ReadBytes = maxReads * maxExtent
+// ReadBytes returns the memory in bytes of running reads, for all caches of a Disk with pages of up
+// to the given size.
+func ReadBytes(page int64) int64 { return maxReads * max(maxExtent, recordBytes(page)) }
 
 // IndexBytes returns the memory in bytes that the index of a cache takes, besides its queue.
 func (o Options) IndexBytes() int64 {

@@ -300,6 +300,9 @@ func (w *writer) seal() error {
 	if err := w.cur.file.Sync(); err != nil {
 		return err
 	}
+	if err := w.c.dir.Sync(); err != nil {
+		return err
+	}
 	w.c.mu.Lock()
 	w.grow(w.off + int64(len(b)))
 	w.c.mu.Unlock()
@@ -570,6 +573,10 @@ func (c *Cache) check() {
 	empty := len(c.order) == 0
 	c.mu.Unlock()
 	if empty {
+		return
+	}
+	if err := c.disk.o.LockDir(); err != nil {
+		c.failed(err)
 		return
 	}
 	if ok, err := c.freeFor(0); err != nil {
