@@ -456,19 +456,3 @@ func FuzzReencode(f *testing.F) {
 		}
 	})
 }
-
-func BenchmarkReencode(b *testing.B) {
-	for enc, data := range fuzzChunks(b) {
-		b.Run(chunkenc.Encoding(enc).String(), func(b *testing.B) {
-			b.ReportAllocs()
-			b.SetBytes(int64(len(data)))
-			var dst []byte
-			for b.Loop() {
-				var err error
-				if _, dst, err = tsdbfmt.Reencode(dst[:0], enc, data); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
-}

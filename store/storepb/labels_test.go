@@ -2,7 +2,6 @@ package storepb
 
 import (
 	"bytes"
-	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -228,29 +227,4 @@ func TestShardMatcher(t *testing.T) {
 			t.Errorf("%v: the request is not sharded, but the matcher rejects a series", info)
 		}
 	}
-}
-
-func BenchmarkCompareLabels(b *testing.B) {
-	set := func(last string) []byte {
-		var out []byte
-		for i := range 11 {
-			out = AppendLabel(out, fmt.Sprintf("label_%02d", i), fmt.Sprintf("some-value-of-%d", i))
-		}
-		return AppendLabel(out, "zone", last)
-	}
-	x, y := set("eu-west-1a"), set("eu-west-1b")
-	b.Run("equal", func(b *testing.B) {
-		for b.Loop() {
-			if CompareLabels(x, x) != 0 {
-				b.Fatal("not equal")
-			}
-		}
-	})
-	b.Run("last", func(b *testing.B) {
-		for b.Loop() {
-			if CompareLabels(x, y) >= 0 {
-				b.Fatal("not less")
-			}
-		}
-	})
 }

@@ -276,16 +276,3 @@ func TestPlanKeepsMaxAlong(t *testing.T) {
 		t.Errorf("the bound changed %d plans, of which %d join ranges", bound, joined)
 	}
 }
-
-func BenchmarkPlan(b *testing.B) {
-	rng := rand.New(rand.NewPCG(5, 6))
-	need := randomNeed(rng, 10)
-	for len(need) < 200 {
-		need = randomNeed(rng, 300)
-	}
-	b.Logf("%d ranges", len(need))
-	b.ReportAllocs()
-	for b.Loop() {
-		Model{}.Plan(need, unit)
-	}
-}
