@@ -11,7 +11,8 @@
 //
 // testdata/scenarios.txt holds the queries of `larder bench`, cold and warm, to what they cost:
 // reads, bytes, dependent trips and allocations. Its test also makes the gateway worse in one way
-// for each of these, and checks that the comparison fails.
+// for each of these, and checks that the comparison fails. CPU time is checked as the ratio of two
+// gateways within one run: see cpu_linux_test.go.
 //
 // The package has no code besides its tests.
 package trips
