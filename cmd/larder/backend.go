@@ -24,6 +24,7 @@ import (
 	"larder/internal/intake"
 	"larder/internal/localfs"
 	"larder/internal/pagecache"
+	"larder/internal/pagetrace"
 	"larder/internal/panics"
 	"larder/shard/membership"
 	"larder/store"
@@ -58,7 +59,8 @@ type backend struct {
 
 	irregular *irregular.Blocks
 
-	disk                     *diskcache.Disk // nil for none
+	disk                     *diskcache.Disk     // nil for none
+	pageTrace                *pagetrace.Recorder // nil for none
 	diskLoaded               []<-chan struct{}
 	indexDisk                *diskcache.Cache // nil for none
 	prefetch                 atomic.Pointer[prefetch.Prefetcher]
@@ -144,7 +146,10 @@ func (b *backend) open(
 		Costs: costs, Limiter: reads,
 		MaxInFlightBytes: m.InFlight, Logger: b.logger, Registerer: reg,
 	}
-	index, err := b.openIndexCache(b.blocks, pages)
+	if err := b.openPageTrace(dir, reg); err != nil {
+		return err
+	}
+	index, err := b.openIndexCache(b.blocks, b.traced(pages, tracedIndex))
 	if err != nil {
 		return err
 	}
@@ -152,7 +157,7 @@ func (b *backend) open(
 	b.onClose(sets.Close)
 	answers := indexcache.NewLabelAnswers(m.LabelAnswers(), reg)
 	b.onClose(answers.Close)
-	chunks, err := b.openChunkCache(b.blocks, pages)
+	chunks, err := b.openChunkCache(b.blocks, b.traced(pages, tracedChunks))
 	if err != nil {
 		return err
 	}

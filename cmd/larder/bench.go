@@ -30,6 +30,7 @@ import (
 // times to budgets.
 type benchCommand struct {
 	measure, compare *kingpin.CmdClause
+	curves           *curvesCommand
 
 	profile, dir       string
 	yaml               content // of the user's bucket
@@ -115,6 +116,7 @@ func registerBench(app *kingpin.Application) *benchCommand {
 	b.compare = group.Command("compare", "Compare two results that were written with --json.")
 	b.compare.Arg("a", "Result to compare with.").Required().StringVar(&b.reportA)
 	b.compare.Arg("b", "Result to compare.").Required().StringVar(&b.reportB)
+	b.curves = registerCurves(group)
 	return b
 }
 
@@ -350,11 +352,18 @@ func (b *benchCommand) objectStore() objectstore.Model {
 
 // write prints the result and writes the files.
 func (b *benchCommand) write(rep *report.Report, stdout io.Writer) error {
-	err := rep.WriteText(stdout)
-	for _, out := range []struct {
-		path  string
-		write func(io.Writer) error
-	}{{b.jsonPath, rep.WriteJSON}, {b.htmlPath, rep.WriteHTML}} {
+	return errors.Join(rep.WriteText(stdout),
+		writeFiles(output{b.jsonPath, rep.WriteJSON}, output{b.htmlPath, rep.WriteHTML}))
+}
+
+// output is a file to write, unless its path is empty.
+type output struct {
+	path  string
+	write func(io.Writer) error
+}
+
+func writeFiles(outputs ...output) (err error) {
+	for _, out := range outputs {
 		if out.path == "" {
 			continue
 		}

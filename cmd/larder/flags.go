@@ -22,6 +22,7 @@ type storeConfig struct {
 	shard      shardConfig
 	caches     cachesConfig
 	warm       warmConfig
+	pageTrace  pageTraceConfig
 	requests   requestsConfig
 	http       httpConfig
 	grpc       grpcConfig
@@ -57,6 +58,7 @@ func (c *storeConfig) storeFlags(f flagger) {
 	c.shard.flags(f)
 	c.caches.flags(f)
 	c.warm.flags(f)
+	c.pageTrace.flags(f)
 	c.requests.flags(f)
 	c.http.flags(f)
 	c.grpc.flags(f)
@@ -87,6 +89,7 @@ func (c *storeConfig) load(now time.Time) error {
 		c.requests.load,
 		func() error { return c.caches.load(now) },
 		c.checkDiskCache,
+		c.checkPageTrace,
 		c.process.load,
 	} {
 		if err := load(); err != nil {

@@ -43,6 +43,7 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	commands[demo.cmd.FullCommand()] = func() error { return demo.run(stdout, stderr) }
 	bench := registerBench(app)
 	commands[bench.measure.FullCommand()] = func() error { return bench.run(stdout, stderr) }
+	commands[bench.curves.cmd.FullCommand()] = func() error { return bench.curves.run(stdout) }
 	commands[bench.compare.FullCommand()] = func() error { return bench.compareReports(stdout) }
 	shards := registerShard(app)
 	commands[shards.status.FullCommand()] = func() error { return shards.runStatus(stdout) }

@@ -17,7 +17,7 @@ var layers = [][]string{
 		"internal/reload", "internal/requestlog", "internal/quantile", "internal/flight",
 		"internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached",
 		"internal/extent", "internal/bucket/slots", "internal/bucket/listing", "internal/budget",
-		"internal/explanation"},
+		"internal/explanation", "internal/pagetrace"},
 	{"internal/bytecache", "internal/intake", "internal/bucket/hedge", "internal/bucket/cost",
 		"shard"},
 	{"internal/pagecache", "internal/tsdbfmt", "internal/bucket/retry", "internal/diskcache",
@@ -42,6 +42,7 @@ var narrower = map[string][]string{
 	"internal/reload":     {"internal/panics"},
 	"internal/requestlog": {"internal/yamldoc"},
 	"internal/budget":     {"internal/yamldoc"},
+	"internal/pagetrace":  {"internal/panics", "internal/localfs"},
 	"internal/yamldoc":    {"internal/redaction"},
 	"internal/tsdbfmt":    {"internal/telemetry"},
 	"internal/memcached": {

@@ -74,6 +74,10 @@ type Options struct {
 	// FlightTimeout is the deadline of one read of the bucket, with its retries, from the moment
 	// that it has its slot. Default 60 s.
 	FlightTimeout time.Duration
+	// Accesses gets the pages that each Fetch needs, ascending, before they are looked up. object
+	// is the ID of their object. It must not wait and not keep pages, and may overwrite them.
+	// Default nil: none. It costs an allocation for each Fetch.
+	Accesses func(object uint64, pages []int64)
 	// Kind is the label of the metrics: "index" or "chunks".
 	Kind string
 	// Logger gets panics, and at level debug the plans of reads. Default nil: none.

@@ -119,6 +119,15 @@ func (p *Pages) seal() {
 	}
 }
 
+// numbers returns the numbers of the pages.
+func (p *Pages) numbers() []int64 {
+	out := make([]int64, len(p.list))
+	for i := range p.list {
+		out[i] = p.list[i].no
+	}
+	return out
+}
+
 // PinnedBytes returns the number of bytes of all pages.
 func (p *Pages) PinnedBytes() int64 { return p.pinned }
 

@@ -128,6 +128,9 @@ func (r *Reader) Fetch(
 	if err != nil {
 		return nil, err
 	}
+	if r.opts.Accesses != nil && obj.ID != Uncached && len(pages.list) > 0 {
+		r.opts.Accesses(obj.ID, pages.numbers())
+	}
 	// The epoch is read before the cache, so that claim notices pages that are published in
 	// between.
 	epoch := r.published.Load()
