@@ -93,10 +93,10 @@ func (s *Server) sendSeries(
 		server: s, request: r, query: q, plans: plans, sources: sources, merge: newMerge(sources),
 		size: size, frames: frames, eager: !s.opts.OneAhead,
 		left: q.limit - w.Stats().Series, after: r.attempt.after(),
-		free: make(chan *window, maxWindows), starved: make(chan struct{}, 1),
+		free: make(chan *window, s.opts.Windows), starved: make(chan struct{}, 1),
 	}
 	// One more than there are windows, for the error of a panic.
-	produced := make(chan *window, maxWindows+1)
+	produced := make(chan *window, s.opts.Windows+1)
 	w.Expect(min(p.left, maxSeries(plans)))
 	defer p.running.Wait()
 	defer cancel()
@@ -393,7 +393,7 @@ func (p *pipeline) take(ctx context.Context) *window {
 
 // another returns one more window, nil if it cannot have any. Look-ahead never waits for memory.
 func (p *pipeline) another(ctx context.Context) *window {
-	if p.windows == maxWindows {
+	if p.windows == p.server.opts.Windows {
 		return nil
 	}
 	for _, n := range [...]int64{max(p.target, p.size.first()), p.size.first()} {

@@ -93,6 +93,10 @@ type Options struct {
 	// are read at once, and several windows of a large one. With true cold answers take several
 	// times as long, and less memory and fewer concurrent reads.
 	OneAhead bool
+	// Windows bounds the windows of chunks of a Series request: one that is sent, and others that
+	// are read ahead. Default 8. More answer large cold requests sooner if the network is faster
+	// than that many reads, and reserve more memory.
+	Windows int
 	// IgnoreSizes is called if the bucket's answers were found to state wrong object sizes. From
 	// then on readers must not compare these sizes. If it is nil, such a bucket cannot be read.
 	IgnoreSizes func()
@@ -166,6 +170,9 @@ func New(opts Options) *Server {
 	}
 	if opts.ChunkPageBytes <= 0 {
 		opts.ChunkPageBytes = 8 << 10
+	}
+	if opts.Windows <= 0 {
+		opts.Windows = defaultWindows
 	}
 	if opts.Clamp == nil {
 		opts.Clamp = func(minT, maxT int64) (int64, int64) { return minT, maxT }

@@ -29,9 +29,9 @@ const (
 	// and the parts of pages that are not needed.
 	maxWholeAnswer = 8 << 20
 	maxWholeWindow = 2 * maxWholeAnswer
-	// maxWindows bounds the windows of a request. Each is read by itself: with 80 MB/s a read, 8 of
-	// them fill a connection of 5 Gbit/s.
-	maxWindows = 8
+	// defaultWindows bounds the windows of a request. Each is read by itself: with 80 MB/s a read,
+	// 8 of them fill a connection of 5 Gbit/s.
+	defaultWindows = 8
 	// windowSlack is how many bytes a window may exceed its reservation by.
 	windowSlack = 64 << 10
 

@@ -120,7 +120,8 @@ func (b *backend) open(
 	dir *datadir.Dir, reg prometheus.Registerer, tracer trace.TracerProvider,
 ) error {
 	conf, m := b.conf, &b.conf.caches.Memory
-	reads := slots.New(slots.Options{Registerer: reg})
+	fixed := &conf.hooks.constants
+	reads := slots.New(slots.Options{Start: fixed.slots, Registerer: reg})
 	if err := b.openBucket(reads, reg); err != nil {
 		return err
 	}
@@ -140,7 +141,9 @@ func (b *backend) open(
 	if err := b.openHeaders(headersDir, lockDir, reg); err != nil {
 		return err
 	}
-	costs := cost.NewMeter(orNone(conf.bucket.request))
+	costs := cost.NewMeter(cost.Model{
+		PerRequest: orNone(conf.bucket.request), MaxGap: fixed.maxGap, MaxAlong: fixed.maxAlong,
+	})
 	b.openDisk(dir, costs, reg)
 	pages := pagecache.Options{
 		Costs: costs, Limiter: reads,
@@ -199,7 +202,8 @@ func (b *backend) open(
 			chunks.IgnoreSizes()
 		},
 		Budgets: b.budgets, Clamp: conf.blocks.clamp, Finished: conf.hooks.finished,
-		Logger: b.logger, Registerer: reg, Tracer: tracer.Tracer("larder"),
+		Windows: fixed.windows, Logger: b.logger, Registerer: reg,
+		Tracer: tracer.Tracer("larder"),
 	}
 	if b.shard != nil {
 		options.Refuse = b.shardRefuses

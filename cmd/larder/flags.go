@@ -46,6 +46,17 @@ type hooks struct {
 	beneath func(objstore.Bucket) objstore.Bucket
 	// finished is called for each request that has ended: see store.Options.
 	finished func(store.Finished)
+	// memoryLimit replaces the memory limit of the container, in bytes. 0 = it does not.
+	memoryLimit int64
+	constants   constants
+}
+
+// constants replace constants that have no flag. 0 = the constant. Only `larder bench --tune` sets
+// them, to measure whether they are right.
+type constants struct {
+	maxGap, maxAlong int64 // of cost.Model
+	slots            int   // slots.Options.Start
+	windows          int   // store.Options.Windows
 }
 
 // storeFlags registers the flags of the command in the order of --help: from required flags to

@@ -71,6 +71,9 @@ func newGateway(conf *storeConfig, stderr io.Writer) (*gateway, error) {
 func (g *gateway) open() (err error) {
 	conf := g.conf
 	limit, limitErr := config.MemoryLimit(conf.process.autoMemLimit, conf.process.autoMemLimitRatio)
+	if l := conf.hooks.memoryLimit; l > 0 {
+		limit = l
+	}
 	scaled, err := conf.caches.Memory.Fit(limit)
 	if err != nil {
 		return err

@@ -81,8 +81,9 @@ type Disk struct {
 
 // OpenDisk returns the disk of a directory. It does not access the disk.
 func OpenDisk(o DiskOptions) *Disk {
+	free := cost.Model{PerRequest: -1} // a read of the disk has no price
 	d := &Disk{
-		o: o.withDefaults(), latency: cost.NewMeter(-1), bandwidth: cost.NewMeter(-1),
+		o: o.withDefaults(), latency: cost.NewMeter(free), bandwidth: cost.NewMeter(free),
 		reads: make(chan struct{}, maxReads), closing: make(chan struct{}),
 		gather: defaultGather, wrap: func(f file) file { return f },
 	}

@@ -45,7 +45,10 @@ func New(opts Options) (*Inspector, error) {
 	if opts.PerRequest <= 0 {
 		opts.PerRequest = time.Millisecond
 	}
-	b := &meteredBucket{bucketReader: opts.Bucket, meter: cost.NewMeter(opts.PerRequest)}
+	b := &meteredBucket{
+		bucketReader: opts.Bucket,
+		meter:        cost.NewMeter(cost.Model{PerRequest: opts.PerRequest}),
+	}
 	headers, err := indexheader.New(indexheader.Options{
 		Dir: opts.Dir, Bucket: b, BuildConcurrency: checksConcurrency,
 		Unsatisfiable: retry.Unsatisfiable,

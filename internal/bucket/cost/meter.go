@@ -25,8 +25,8 @@ const (
 // Meter measures a bucket. It is safe for concurrent use. A nil Meter measures nothing and returns
 // the default Model.
 type Meter struct {
-	fixed      *Model // nil if the bucket is measured
-	perRequest time.Duration
+	fixed *Model // nil if the bucket is measured
+	base  Model
 	// firstByte has the times to the first byte, mebibyte the times that bodies need for each MiB.
 	firstByte, mebibyte *quantile.Decaying
 	// The steps of the figures in use.
@@ -36,12 +36,13 @@ type Meter struct {
 // Fixed returns a meter that measures nothing, and whose Model is m.
 func Fixed(m Model) *Meter { return &Meter{fixed: &m} }
 
-// NewMeter returns a meter that has seen nothing. perRequest is that of its Models.
-func NewMeter(perRequest time.Duration) *Meter {
+// NewMeter returns a meter that has seen nothing. Its Models have the first byte and the bandwidth
+// of one read as measured, and the other figures of base.
+func NewMeter(base Model) *Meter {
 	return &Meter{
-		perRequest: perRequest,
-		firstByte:  quantile.New(0.5, minSamples),
-		mebibyte:   quantile.New(0.5, minSamples),
+		base:      base,
+		firstByte: quantile.New(0.5, minSamples),
+		mebibyte:  quantile.New(0.5, minSamples),
 	}
 }
 
@@ -76,10 +77,10 @@ func (m *Meter) Model() Model {
 		measured = (1 << 20) / v.Seconds()
 	}
 	band *= step(&m.bandwidthStep, measured/band, minBandwidthStep, maxBandwidthStep)
-	return Model{
-		FirstByte: time.Duration(first), BytesPerSecond: band,
-		PerRequest: min(m.perRequest, time.Duration(first)),
-	}
+	model := m.base
+	model.FirstByte, model.BytesPerSecond = time.Duration(first), band
+	model.PerRequest = min(model.PerRequest, model.FirstByte)
+	return model
 }
 
 // step returns the power of two in use, and replaces it if ratio, which was measured, is far from

@@ -7,7 +7,7 @@ import (
 
 // TestMeterStartsWithDefaults: the figures change after enough reads only.
 func TestMeterStartsWithDefaults(t *testing.T) {
-	for _, m := range []*Meter{nil, NewMeter(0), Fixed(Model{})} {
+	for _, m := range []*Meter{nil, NewMeter(Model{}), Fixed(Model{})} {
 		n := minSamples - 1
 		if m == nil || m.fixed != nil {
 			n = 2 * minSamples
@@ -53,7 +53,7 @@ func TestMeterMeasures(t *testing.T) {
 			Model{FirstByte: 320 * time.Millisecond, BytesPerSecond: 5e6, PerRequest: lambda},
 		},
 	} {
-		m := NewMeter(lambda)
+		m := NewMeter(Model{PerRequest: lambda})
 		for range 4 * minSamples {
 			m.Observe(c.first, c.body, c.bytes)
 		}
@@ -65,7 +65,7 @@ func TestMeterMeasures(t *testing.T) {
 
 // TestMeterIsSteady: a figure near the border of two steps keeps the one it has.
 func TestMeterIsSteady(t *testing.T) {
-	m := NewMeter(-1)
+	m := NewMeter(Model{PerRequest: -1})
 	for _, first := range []time.Duration{20, 25, 29, 24, 17, 13, 28} {
 		for range 4096 {
 			m.Observe(first*time.Millisecond, 0, 0)
