@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Installs what the tests need besides Go: gcc for the race detector, memcached for tests of caches,
-# strace for tests of the local disk, prometheus, nginx and node for interop/. Only root on Debian
-# may install. For other users it lists what is missing, and fails.
+# strace for tests of the local disk, chromium for the report of larder bench, prometheus, nginx and
+# node for interop/. Only root on Debian may install. For other users it lists what is missing, and fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PATH="$PATH:/usr/sbin"
 missing=
-for tool in gcc make git memcached strace prometheus nginx node npm; do
+for tool in gcc make git memcached strace chromium prometheus nginx node npm; do
   if ! command -v "$tool" >/dev/null; then
     case "$tool" in
       nginx) missing="$missing nginx-light" ;;

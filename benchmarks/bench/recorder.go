@@ -141,7 +141,7 @@ func (r *recorder) rows(quantile float64, times budget.Times, more []report.Row)
 			at := func(q float64) float64 { return float64(h.ValueAtQuantile(100*q)) / 1e3 }
 			out = append(out, report.Row{
 				Name: name, Source: from.source, P50: at(0.5), P90: at(0.9), P99: at(0.99),
-				Max: float64(h.Max()) / 1e3, At: at(quantile),
+				Max: float64(h.Max()) / 1e3, Mean: h.Mean() / 1e3, At: at(quantile),
 			})
 			break
 		}

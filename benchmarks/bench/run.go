@@ -41,6 +41,9 @@ type Options struct {
 	Seed uint64
 	// Timeout bounds a request; default 1 minute.
 	Timeout time.Duration
+	// Subject is what an earlier Runner found out about the bucket: see Runner.Subject. nil: the
+	// Runner looks for itself.
+	Subject *scenario.Subject
 	// Progress gets lines about the progress; default: none.
 	Progress io.Writer
 }
@@ -59,8 +62,11 @@ func New(o Options) *Runner {
 	if o.Progress == nil {
 		o.Progress = io.Discard
 	}
-	return &Runner{opts: o, target: o.Endpoint}
+	return &Runner{opts: o, target: o.Endpoint, subject: o.Subject}
 }
+
+// Subject returns what Run has found out about the bucket.
+func (r *Runner) Subject() *scenario.Subject { return r.subject }
 
 // Finished records a request of a gateway that Start has started: see store.Options.
 func (r *Runner) Finished(f store.Finished) {
@@ -124,6 +130,9 @@ func (r *Runner) Run(ctx context.Context) (rep *report.Report, err error) {
 
 // look surveys the bucket.
 func (r *Runner) look(ctx context.Context, all []*scenario.Scenario) error {
+	if r.subject != nil {
+		return nil
+	}
 	if r.target == nil {
 		if err := r.restart(ctx); err != nil {
 			return err
@@ -235,6 +244,7 @@ type measured struct {
 	seconds float64
 	trips   float64
 	hasTrip bool
+	busy    time.Duration
 	peak    float64
 	hasPeak bool
 }
@@ -248,9 +258,6 @@ func (r *Runner) fresh(
 			return err
 		}
 		b := r.target.Bucket
-		if b != nil {
-			b.Record(true)
-		}
 		one := *s
 		one.Requests = 1
 		if err := r.part(ctx, &one, calls[i:i+1], m); err != nil {
@@ -259,7 +266,6 @@ func (r *Runner) fresh(
 		if b != nil {
 			m.trips += float64(objectstore.Trips(b.Reads()))
 			m.hasTrip = true
-			b.Record(false)
 		}
 	}
 	return nil
@@ -353,6 +359,9 @@ func (r *Runner) measure(
 			return err
 		}
 		l := r.load(conn, calls, m.rec)
+		if r.target.Bucket != nil {
+			r.target.Bucket.Record(true)
+		}
 		start := time.Now()
 		m.rec.pause(false)
 		run(l)
@@ -366,6 +375,9 @@ func (r *Runner) measure(
 			return err
 		}
 		m.usage.add(&before, &after)
+		if r.target.Bucket != nil {
+			m.busy += objectstore.Busy(r.target.Bucket.Reads())
+		}
 		return nil
 	})
 }
@@ -426,7 +438,7 @@ func (r *Runner) fill(out *report.Scenario, s *scenario.Scenario, m *measured) {
 		// A request for a size or a whole object costs as much as a read.
 		gets, lists = float64(c.Reads+c.Others), float64(c.Lists)
 		out.Reads, out.Others = mean(float64(c.Reads)), mean(float64(c.Lists+c.Others))
-		out.ReadBytes = mean(float64(c.Bytes))
+		out.ReadBytes, out.BusySeconds = mean(float64(c.Bytes)), mean(m.busy.Seconds())
 		if rec.seriesRequests == rec.requests {
 			out.Series = mean(float64(rec.series))
 		}

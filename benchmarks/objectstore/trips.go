@@ -44,6 +44,27 @@ func Chain(reads []Read) int {
 	return n
 }
 
+// Busy returns for how long at least one of the reads was running. Unlike the time of a request, it
+// hardly depends on what else the machine does, because the model says when a read ends.
+func Busy(reads []Read) (d time.Duration) {
+	rs := slices.SortedFunc(slices.Values(reads), func(a, b Read) int {
+		return a.Start.Compare(b.Start)
+	})
+	var end time.Time
+	for _, r := range rs {
+		if !r.End.After(end) {
+			continue
+		}
+		from := r.Start
+		if end.After(from) {
+			from = end
+		}
+		d += r.End.Sub(from)
+		end = r.End
+	}
+	return d
+}
+
 // Trips returns the longest chain of reads of one block.
 func Trips(reads []Read) (n int) {
 	byBlock := map[string][]Read{}

@@ -30,3 +30,26 @@ func TestChain(t *testing.T) {
 		t.Errorf("reads of two blocks: %d trips, want 1", got)
 	}
 }
+
+// TestBusy: reads that overlap count once, and the time between reads does not count.
+func TestBusy(t *testing.T) {
+	at := func(from, to int) Read {
+		base := time.Unix(0, 0)
+		return Read{
+			Start: base.Add(time.Duration(from) * time.Second),
+			End:   base.Add(time.Duration(to) * time.Second),
+		}
+	}
+	for _, c := range []struct {
+		reads []Read
+		want  time.Duration
+	}{
+		{nil, 0},
+		{[]Read{at(5, 7), at(0, 3)}, 5 * time.Second},
+		{[]Read{at(0, 3), at(1, 2), at(2, 5)}, 5 * time.Second},
+	} {
+		if got := Busy(c.reads); got != c.want {
+			t.Errorf("%v: %s, want %s", c.reads, got, c.want)
+		}
+	}
+}

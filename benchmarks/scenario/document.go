@@ -70,6 +70,8 @@ type Scenario struct {
 	// Distinct is the number of different requests that a warm scenario repeats. 0 = 20 of a
 	// query, 100 of a mix.
 	Distinct int `yaml:"distinct"`
+	// Tune is the weight of the scenario in the load of `larder bench --tune`. 0 = it has no part.
+	Tune float64 `yaml:"tune"`
 }
 
 // Parse parses scenarios.yaml.
@@ -177,9 +179,10 @@ func (d *Document) checkScenario(s *Scenario) error {
 			"concurrency and rate are mutually exclusive: a closed loop has clients, " +
 				"an open loop has a rate",
 		)
-	case s.Concurrency < 0 || s.Rate < 0 || s.Requests < 0 || s.Duration < 0 || s.Distinct < 0:
+	case s.Concurrency < 0 || s.Rate < 0 || s.Requests < 0 || s.Duration < 0 || s.Distinct < 0 ||
+		s.Tune < 0:
 		return errors.New(
-			"concurrency, rate, requests, duration and distinct must not be below zero")
+			"concurrency, rate, requests, duration, distinct and tune must not be below zero")
 	case s.Requests == 0 && s.Duration == 0:
 		return errors.New("requests or duration is required")
 	case s.Requests == 0 && s.Cache == Cold:

@@ -26,6 +26,8 @@ type Report struct {
 	// Notes say what the figures do not contain.
 	Notes     []string   `json:"notes,omitempty"`
 	Scenarios []Scenario `json:"scenarios"`
+	// Tuning is the result of --tune; nil without.
+	Tuning *Tuning `json:"tuning,omitempty"`
 }
 
 // Scenario is the result of one scenario. Figures that are not known are nil.
@@ -52,6 +54,8 @@ type Scenario struct {
 	Others      *float64 `json:"bucket_others,omitempty"`
 	ReadBytes   *float64 `json:"bucket_bytes,omitempty"`
 	Trips       *float64 `json:"trips,omitempty"`
+	// BusySeconds is for how long a read of the bucket was running, whatever else the machine did.
+	BusySeconds *float64 `json:"busy_seconds,omitempty"`
 	Hits        []Hits   `json:"hits,omitempty"`
 	CPUSeconds  *float64 `json:"cpu_seconds,omitempty"`
 	AllocBytes  *float64 `json:"alloc_bytes,omitempty"`
@@ -71,6 +75,8 @@ type Row struct {
 	P90    float64 `json:"p90"`
 	P99    float64 `json:"p99"`
 	Max    float64 `json:"max"`
+	// Mean is 0 if the source has histogram buckets only.
+	Mean float64 `json:"mean,omitempty"`
 	// At is the time at the quantile of the report, Budget its budget; 0 = none.
 	At     float64 `json:"at"`
 	Budget float64 `json:"budget,omitempty"`

@@ -91,7 +91,7 @@ func TestHTML(t *testing.T) {
 			t.Errorf("the page contains %q", part)
 		}
 	}
-	if strings.Count(page, "<svg") != 2 || !strings.Contains(page, `class="over">3</td>`) {
+	if strings.Count(page, "<svg") != 2 || !strings.Contains(page, `over">3</td>`) {
 		t.Errorf("plots or overruns are missing:\n%s", page)
 	}
 	d := xml.NewDecoder(strings.NewReader(page[strings.Index(page, "<body>"):]))

@@ -15,11 +15,17 @@ func (r *Report) WriteText(w io.Writer) error {
 	for i := range r.Scenarios {
 		r.Scenarios[i].write(p, r.Quantile)
 	}
+	if r.Tuning != nil {
+		r.Tuning.write(p)
+	}
 	if len(r.Notes) > 0 {
 		p.printf("\n")
 	}
 	for _, n := range r.Notes {
 		p.printf("Note: %s\n", n)
+	}
+	if r.Tuning != nil {
+		return p.err
 	}
 	over := r.Overruns()
 	if len(over) == 0 {
@@ -63,14 +69,17 @@ func (s *Scenario) write(p *printer, quantile float64) {
 	if err := tw.Flush(); err != nil && p.err == nil {
 		p.err = err
 	}
-	for _, line := range s.facts() {
-		p.printf("  %s\n", line)
+	for _, f := range s.facts() {
+		p.printf("  %s: %s\n", f.What, f.Text)
 	}
 }
 
+// fact is a line about what a request costs.
+type fact struct{ What, Text string }
+
 // facts are what a request costs, in words.
-func (s *Scenario) facts() []string {
-	var out []string
+func (s *Scenario) facts() []fact {
+	var out []fact
 	add := func(what string, parts ...string) {
 		var known []string
 		for _, p := range parts {
@@ -79,7 +88,7 @@ func (s *Scenario) facts() []string {
 			}
 		}
 		if len(known) > 0 {
-			out = append(out, what+": "+strings.Join(known, ", "))
+			out = append(out, fact{what, strings.Join(known, ", ")})
 		}
 	}
 	add("answer", figure(s.Series, "%s series"), size(&s.AnswerBytes, "%s"))
