@@ -49,6 +49,7 @@ type benchCommand struct {
 	bandwidth          int64
 	errors, maxRate    float64
 	storeArgs          []string
+	tune               tuneConfig
 	given              map[string]*bool // flags that need another one to have an effect
 	reportA, reportB   string
 }
@@ -110,6 +111,7 @@ func registerBench(app *kingpin.Application) *benchCommand {
 	note("model.max-rate", flag(f, "model.max-rate", "0", &b.maxRate, notNegative,
 		"Requests in a second above which the modelled store answers with HTTP 503 SlowDown. "+
 			"0 = no limit."))
+	b.tuneFlags(f)
 	f.Arg("store-flag", "Flags of larder store for the measured gateway, after --.").
 		StringsVar(&b.storeArgs)
 
@@ -174,6 +176,9 @@ func (b *benchCommand) check() error {
 			}
 		}
 	}
+	if err := b.checkTune(); err != nil {
+		return err
+	}
 	if b.errors > 1 {
 		return fmt.Errorf("--model.errors: %v is a share, want at most 1", b.errors)
 	}
@@ -193,11 +198,14 @@ func (b *benchCommand) run(stdout, stderr io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	rep, err := b.measured(ctx, opts, stderr)
-	if rep != nil && len(rep.Scenarios) > 0 {
+	if rep != nil && (len(rep.Scenarios) > 0 || rep.Tuning != nil) {
 		err = errors.Join(err, b.write(rep, stdout))
 	}
 	if err != nil {
 		return err
+	}
+	if rep.Tuning != nil && rep.Tuning.Failure != "" {
+		return errors.New("--tune: " + rep.Tuning.Failure)
 	}
 	if n := len(rep.Overruns()); n > 0 {
 		return fmt.Errorf("budgets or requests that failed: %d, see Not kept", n)
@@ -314,10 +322,15 @@ func (b *benchCommand) measured(
 		return nil, err
 	}
 	o.Start = g.start
+	target := strings.Join(append([]string{"gateway within bench"}, b.storeArgs...), " ")
+	if b.tune.on {
+		rep, err = b.tuned(ctx, o, g, dir, stderr)
+		describe(target, bucket+", "+g.describeModel())
+		return rep, err
+	}
 	r := bench.New(o)
 	g.finished = r.Finished
 	rep, err = r.Run(ctx)
-	target := strings.Join(append([]string{"gateway within bench"}, b.storeArgs...), " ")
 	describe(target, bucket+", "+g.describeModel())
 	return rep, err
 }

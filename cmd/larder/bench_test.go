@@ -151,6 +151,9 @@ func TestBenchFlags(t *testing.T) {
 		{"--budgets " + bad, []string{"--budgets=" + bad}},
 		{"store flags after --: unknown long flag '--no-such-flag'",
 			[]string{own, "--", "--no-such-flag"}},
+		{"--tune-time needs --tune", []string{own, "--tune-time=1m"}},
+		{"--tune has no effect with --endpoint", []string{"--endpoint=127.0.0.1:1", "--tune"}},
+		{"--tune: no scenario has a weight", []string{own, "--tune", "--only=nothing"}},
 		{"no scenario is selected", []string{own, "--only=nothing"}},
 	} {
 		stdout, stderr, err := runBench(t, c.args...)

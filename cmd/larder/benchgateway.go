@@ -31,6 +31,9 @@ type benchGateway struct {
 	// starts is the number of gateways opened. Each has another seed, so that cold requests do not
 	// all meet the same times.
 	starts uint64
+	// memoryLimit and constants are those of hooks.
+	memoryLimit int64
+	constants   constants
 }
 
 // open opens a gateway. bucket is what it reads from.
@@ -47,7 +50,8 @@ func (b *benchGateway) open() (g *gateway, bucket *objectstore.Bucket, err error
 			bucket = objectstore.Wrap(c, model)
 			return bucket
 		},
-		finished: b.finished,
+		finished:    b.finished,
+		memoryLimit: b.memoryLimit, constants: b.constants,
 	}
 	g, err = newGateway(conf, b.stderr)
 	return g, bucket, err

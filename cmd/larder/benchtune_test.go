@@ -1,0 +1,99 @@
+package main
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"larder/benchmarks/bench/report"
+)
+
+// TestTuningKnobs: larder store accepts every flag of every knob, within the memory ceiling. The
+// value of the start is the default.
+func TestTuningKnobs(t *testing.T) {
+	for _, memory := range []int64{0, 512 << 20, 8 << 30} {
+		b := &benchCommand{}
+		b.tune.memory, b.tune.disk = memory, 10<<30
+		b.yaml.inline = folder(t.TempDir())
+		g := &benchGateway{args: b.gatewayArgs(t.TempDir())}
+		knobs, err := b.tuningKnobs(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(knobs) < 10 {
+			t.Errorf("only %d knobs", len(knobs))
+		}
+		for _, k := range knobs {
+			if len(k.Values[k.Start].Flags) > 0 || len(k.Values) < 2 {
+				t.Errorf("%s: %+v", k.Name, k.Values)
+			}
+			for i, v := range k.Values {
+				if want := i != k.Start && !k.Constant; want != (len(v.Flags) > 0) {
+					t.Errorf("%s %s: flags %v", k.Name, v.Text, v.Flags)
+				}
+				args := b.gatewayArgs(t.TempDir())
+				if strings.HasPrefix(k.Name, "hedging") && i != k.Start {
+					args = slices.DeleteFunc(args, func(a string) bool {
+						return strings.HasPrefix(a, "--objstore.config")
+					})
+				}
+				conf, err := parseStore(slices.Concat(args, v.Flags)...)
+				if err == nil {
+					err = conf.load(time.Now())
+				}
+				if err == nil {
+					_, err = conf.caches.Memory.Fit(memory)
+				}
+				if err != nil {
+					t.Errorf("memory %d, %s %s: %v", memory, k.Name, v.Text, err)
+				}
+				if i != k.Start || len(v.Flags) > 0 || !strings.HasPrefix(k.Name, "--") {
+					continue
+				}
+				if shown, ok := conf.shown()[k.Name[2:]]; ok && shown != "" && shown != v.Text {
+					t.Errorf("%s starts with %s, its default is %s", k.Name, v.Text, shown)
+				}
+			}
+		}
+	}
+}
+
+// TestBenchTune searches for a few seconds. It keeps the flags that the user gave, and shows what
+// it measured.
+func TestBenchTune(t *testing.T) {
+	dir := t.TempDir()
+	scenarios := write(t, "scenarios.yaml", benchScenarios)
+	result, page := filepath.Join(dir, "a.json"), filepath.Join(dir, "a.html")
+	stdout, stderr, err := runBench(t, "--objstore.config="+folder(wideBucket(t)),
+		"--scenarios="+scenarios, "--only=cold", "--model=s3", "--model.first-byte=1ms",
+		"--tune", "--tune-time=6s", "--tune-memory=1GB", "--json="+result, "--html="+page,
+		"--", "--index-cache.page-size=16KB")
+	if err != nil {
+		t.Fatalf("%v\n%s\n%s", err, stderr, stdout)
+	}
+	r := readReport(t, result).Tuning
+	if r == nil || r.Runs == 0 || r.Verdict == "" || len(r.Load) != 2 ||
+		r.Load[1].Start.Reads == 0 {
+		t.Fatalf("%+v", r)
+	}
+	if !strings.Contains(stdout, r.Verdict) || !strings.Contains(stderr, " left\n") ||
+		!strings.Contains(stdout, "memory: 1GiB") {
+		t.Errorf("%s\n%s", stderr, stdout)
+	}
+	named := func(name string) bool {
+		return slices.ContainsFunc(r.Knobs, func(k report.Knob) bool { return k.Name == name })
+	}
+	if named("--index-cache.page-size") || !named("--chunk-cache.page-size") ||
+		!named("gaps of a plan") {
+		t.Errorf("knobs: %+v", r.Knobs)
+	}
+
+	stdout, stderr, err = runBench(t, "--objstore.config="+folder(wideBucket(t)),
+		"--scenarios="+scenarios, "--only=one-cold", "--model=s3", "--model.first-byte=1ms",
+		"--tune", "--tune-time=1s", "--tune-usd=1e-9")
+	if err == nil || !strings.Contains(stderr, "more than --tune-usd=1e-09") {
+		t.Errorf("a ceiling of nearly no dollars: %v\n%s\n%s", err, stderr, stdout)
+	}
+}
