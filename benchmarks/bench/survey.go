@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"larder/benchmarks/scenario"
 	"larder/store/storepb"
@@ -41,9 +39,7 @@ func survey(
 			err = fmt.Errorf("finding out what the bucket contains: %w", err)
 		}
 	}()
-	conn, err := grpc.NewClient(t.Address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))
+	conn, err := t.connect()
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 
 	dto "github.com/prometheus/client_model/go"
@@ -21,6 +22,8 @@ type families map[string]*dto.MetricFamily
 type Target struct {
 	// Address is its gRPC address. The connection is not encrypted.
 	Address string
+	// Dial connects to Address. nil: over TCP.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
 	// Gather returns its metrics; nil: not known.
 	Gather func(ctx context.Context) (map[string]*dto.MetricFamily, error)
 	// Bucket is what the gateway reads from if it runs in this process, nil otherwise.
@@ -55,9 +58,18 @@ func MetricsFrom(url string) func(context.Context) (map[string]*dto.MetricFamily
 }
 
 // dial connects to the target. The connection transfers encoded messages: see raw.
-func (t *Target) dial() (*grpc.ClientConn, error) {
-	return grpc.NewClient(t.Address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(raw{}), grpc.MaxCallRecvMsgSize(maxMessage)))
+func (t *Target) dial() (*grpc.ClientConn, error) { return t.connect(grpc.ForceCodecV2(raw{})) }
+
+// connect connects to the target, with options of all calls.
+func (t *Target) connect(opts ...grpc.CallOption) (*grpc.ClientConn, error) {
+	dial := []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(append(opts, grpc.MaxCallRecvMsgSize(maxMessage))...),
+	}
+	if t.Dial != nil {
+		dial = append(dial, grpc.WithContextDialer(t.Dial))
+	}
+	return grpc.NewClient(t.Address, dial...)
 }
 
 // maxMessage is the largest message of an answer.

@@ -16,24 +16,24 @@ import (
 
 // browser starts a headless Chromium. Without one the test is skipped or, with LARDER_REQUIRE,
 // fails.
-func browser(t *testing.T) context.Context {
-	t.Helper()
+func browser(tb testing.TB) contextb.Context {
+	tb.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {
 		if os.Getenv("LARDER_REQUIRE") != "" {
-			t.Fatalf("%v: make setup installs it", err)
+			tb.Fatalf("%v: make setup installs it", err)
 		}
-		t.Skipf("%v: make setup installs it", err)
+		tb.Skipf("%v: make setup installs it", err)
 	}
 	opts := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()),
+		chromedp.ExecPath(path), chromedp.UserDataDir(tb.TempDir()),
 		chromedp.NoSandbox, // tests may run as root
 		chromedp.WSURLReadTimeout(time.Minute),
 	)
-	ctx, stop := chromedp.NewExecAllocator(t.Context(), opts...)
-	t.Cleanup(stop)
+	ctx, stop := chromedp.NewExecAllocator(tb.Context(), opts...)
+	tb.Cleanup(stop)
 	ctx, stop = chromedp.NewContext(ctx)
-	t.Cleanup(stop)
+	tb.Cleanup(stop)
 	return ctx
 }
 
@@ -45,8 +45,10 @@ func full() *Report {
 		Flags:   []string{"--index-cache.page-size=16KB", "--store.read-cost.request=2ms"},
 		Verdict: "These flags are better than the start.", Failure: "1,000 requests cost too much.",
 		Ceilings: []string{"memory: 1GiB, as in a container of that size"},
-		Load:     []Part{{Name: "dashboards-cold", Weight: 10, Start: Costs{USD: 0.0031, MS: 1234}}},
-		Final:    Trial{Value: "the result", Rounds: 6, USD: long, Time: long, Verdict: "cheaper"},
+		Load: []Part{
+			{Name: "dashboards-cold", Weight: 10, Start: Costs{USD: 0.0031, MS: 1234}},
+		},
+		Final: Trial{Value: "the result", Rounds: 6, USD: long, Time: long, Verdict: "cheaper"},
 		Knobs: []Knob{
 			{
 				Name: "--store.grpc.series-max-concurrency", Start: "20", Best: "20",
