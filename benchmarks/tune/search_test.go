@@ -198,7 +198,8 @@ func TestTimeLimit(t *testing.T) {
 				return w.measure(ctx, s, round)
 			},
 		})
-		if !errors.Is(err, failing) || r.Setting != nil || !slices.Equal(r.Found, Setting{0, 2, 2}) {
+		if !errors.Is(err, failing) || r.Setting != nil ||
+			!slices.Equal(r.Found, Setting{0, 2, 2}) {
 			t.Errorf("a search that is not certain: %+v, %v", r, err)
 		}
 	})

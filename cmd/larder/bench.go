@@ -52,6 +52,8 @@ type benchCommand struct {
 	tune               tuneConfig
 	given              map[string]*bool // flags that need another one to have an effect
 	reportA, reportB   string
+	budget             *kingpin.CmdClause
+	runs               []string // results to derive budgets from
 }
 
 func registerBench(app *kingpin.Application) *benchCommand {
@@ -119,6 +121,9 @@ func registerBench(app *kingpin.Application) *benchCommand {
 	b.compare.Arg("a", "Result to compare with.").Required().StringVar(&b.reportA)
 	b.compare.Arg("b", "Result to compare.").Required().StringVar(&b.reportB)
 	b.curves = registerCurves(group)
+	b.budget = group.Command("budgets",
+		"Print budgets that follow from results written with --json, best of runs with several seeds.")
+	b.budget.Arg("result", "Results of the same scenarios.").Required().StringsVar(&b.runs)
 	return b
 }
 
@@ -387,6 +392,19 @@ func writeFiles(outputs ...output) (err error) {
 		err = errors.Join(err, e)
 	}
 	return err
+}
+
+// deriveBudgets prints budgets that follow from results.
+func (b *benchCommand) deriveBudgets(stdout io.Writer) error {
+	var all []*report.Report
+	for _, path := range b.runs {
+		r, err := report.Read(path)
+		if err != nil {
+			return err
+		}
+		all = append(all, r)
+	}
+	return report.WriteBudgets(stdout, all)
 }
 
 func (b *benchCommand) compareReports(stdout io.Writer) error {

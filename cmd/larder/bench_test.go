@@ -153,6 +153,7 @@ func TestBenchFlags(t *testing.T) {
 			[]string{own, "--", "--no-such-flag"}},
 		{"--tune-time needs --tune", []string{own, "--tune-time=1m"}},
 		{"--tune has no effect with --endpoint", []string{"--endpoint=127.0.0.1:1", "--tune"}},
+		{"--tune and --replay are mutually exclusive", []string{own, "--tune", "--replay=log"}},
 		{"--tune: no scenario has a weight", []string{own, "--tune", "--only=nothing"}},
 		{"no scenario is selected", []string{own, "--only=nothing"}},
 	} {

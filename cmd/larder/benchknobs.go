@@ -63,6 +63,9 @@ func (b *benchCommand) checkTune() error {
 	if b.endpoint != "" {
 		return errors.New("--tune has no effect with --endpoint: that gateway runs already")
 	}
+	if b.replay != "" {
+		return errors.New("--tune and --replay are mutually exclusive: a search draws its requests")
+	}
 	return nil
 }
 

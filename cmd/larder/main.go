@@ -45,6 +45,7 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	commands[bench.measure.FullCommand()] = func() error { return bench.run(stdout, stderr) }
 	commands[bench.curves.cmd.FullCommand()] = func() error { return bench.curves.run(stdout) }
 	commands[bench.compare.FullCommand()] = func() error { return bench.compareReports(stdout) }
+	commands[bench.budget.FullCommand()] = func() error { return bench.deriveBudgets(stdout) }
 	shards := registerShard(app)
 	commands[shards.status.FullCommand()] = func() error { return shards.runStatus(stdout) }
 	commands[shards.wait.FullCommand()] = func() error { return shards.runWait(stderr) }

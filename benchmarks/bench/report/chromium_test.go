@@ -16,7 +16,7 @@ import (
 
 // browser starts a headless Chromium. Without one the test is skipped or, with LARDER_REQUIRE,
 // fails.
-func browser(tb testing.TB) contextb.Context {
+func browser(tb testing.TB) context.Context {
 	tb.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {

@@ -19,7 +19,7 @@ func (r *Report) WriteHTML(w io.Writer) error {
 		"curve": (*Scenario).curve, "bars": (*Scenario).bars, "facts": (*Scenario).facts,
 		"knobPlot": Knob.plot, "finalPlot": (*Tuning).finalPlot,
 		"total": func(s *Scenario) *Row { return s.row(totalRow) },
-		"first": func(s *Scenario) *Row { return s.row("first frame") },
+		"first": func(s *Scenario) *Row { return s.row("first_frame") },
 		"at":    func(ss []Scenario, i int) *Scenario { return &ss[i] },
 		"row":   func(rows []Row, i int) *Row { return &rows[i] },
 	}).Parse(page)

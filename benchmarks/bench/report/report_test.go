@@ -3,13 +3,17 @@ package report
 import (
 	"bytes"
 	"encoding/xml"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"larder/internal/budget"
 )
 
 func example() *Report {
@@ -133,5 +137,34 @@ func TestCompare(t *testing.T) {
 		if !strings.Contains(got, part) {
 			t.Errorf("no %q in:\n%s", part, &out)
 		}
+	}
+}
+
+// TestWriteBudgets: budgets are twice the median of the runs, and are read as they were written.
+func TestWriteBudgets(t *testing.T) {
+	var reports []*Report
+	for i, at := range []float64{61.1, 400, 52} {
+		r := example()
+		r.Bucket, r.Seed = fmt.Sprintf("generated bucket small, seed %d, no model", i), uint64(i)
+		r.Scenarios[0].Rows[0].At = at
+		reports = append(reports, r)
+	}
+	var out bytes.Buffer
+	if err := WriteBudgets(&out, reports); err != nil {
+		t.Fatal(err)
+	}
+	d, err := budget.Parse(out.Bytes(), nil)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, &out)
+	}
+	want := map[string]budget.Times{
+		"fast": {Total: 130 * time.Millisecond, Gate: 6 * time.Millisecond},
+	}
+	if diff := cmp.Diff(want, d.Budgets); diff != "" || d.Quantile != 0.99 {
+		t.Errorf("quantile %v, budgets (-want +got):\n%s", d.Quantile, diff)
+	}
+	reports[2].Quantile = 0.9
+	if err := WriteBudgets(&out, reports); err == nil || !strings.Contains(err.Error(), "differ") {
+		t.Errorf("reports of different quantiles: %v", err)
 	}
 }

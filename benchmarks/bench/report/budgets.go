@@ -1,0 +1,80 @@
+package report
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+)
+
+// The rule of WriteBudgets.
+const (
+	// budgetFactor is how many times the median of the runs a budget is.
+	budgetFactor = 2
+	// leastBudget is the smallest budget, in milliseconds. Below it, budgets would measure the
+	// scheduler.
+	leastBudget = 5
+)
+
+// WriteBudgets writes budgets for the scenarios of reports, as budgets.yaml has them. A budget is
+// twice the median of what the runs took at the quantile of their reports, at least 5 ms, rounded
+// up to two digits. Reports must agree about the quantile and the bucket.
+func WriteBudgets(w io.Writer, reports []*Report) error {
+	if len(reports) == 0 {
+		return errors.New("no reports")
+	}
+	first := reports[0]
+	kind := func(r *Report) string {
+		name, _, _ := strings.Cut(r.Bucket, ", seed")
+		return name
+	}
+	for _, r := range reports[1:] {
+		if r.Quantile != first.Quantile || kind(r) != kind(first) {
+			return fmt.Errorf("reports differ: %s at %g, and %s at %g",
+				kind(first), first.Quantile, kind(r), r.Quantile)
+		}
+	}
+	p := &printer{w: w}
+	p.printf("# Twice the median of %d runs, at least %d ms: %s.\n", len(reports), leastBudget,
+		kind(first))
+	p.printf("quantile: %g\nbudgets:\n", first.Quantile)
+	for i := range first.Scenarios {
+		s := &first.Scenarios[i]
+		var rows []string
+		for _, row := range s.Rows {
+			var at []float64
+			for _, r := range reports {
+				if other := r.scenario(s.Name); other != nil && other.row(row.Name) != nil {
+					at = append(at, other.row(row.Name).At)
+				}
+			}
+			rows = append(rows, fmt.Sprintf("%s: %gms", row.Name, budgetOf(at)))
+		}
+		if len(rows) > 0 {
+			p.printf("  %s: {%s}\n", s.Name, strings.Join(rows, ", "))
+		}
+	}
+	return p.err
+}
+
+// scenario returns the scenario of a name, nil if there is none.
+func (r *Report) scenario(name string) *Scenario {
+	i := slices.IndexFunc(r.Scenarios, func(s Scenario) bool { return s.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &r.Scenarios[i]
+}
+
+// budgetOf returns a budget for times in milliseconds.
+func budgetOf(at []float64) float64 {
+	slices.Sort(at)
+	ms := max(budgetFactor*at[len(at)/2], leastBudget)
+	unit := math.Pow(10, math.Floor(math.Log10(ms))-1)
+	if ms < 10 {
+		unit = 1
+	}
+	return math.Ceil(ms/unit-1e-9) * unit
+}
