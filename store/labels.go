@@ -82,7 +82,7 @@ func (s *Server) LabelNames(
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
-	r := s.newRequest(ctx, "LabelNames", q.asked(""))
+	r := s.newRequest(ctx, methodLabelNames, q.asked(""))
 	defer r.finish()
 
 	answer, err := s.answerLabels(r, q, &namesQuestion{query: q})
@@ -115,7 +115,7 @@ func (s *Server) LabelValues(
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
-	r := s.newRequest(ctx, "LabelValues", q.asked(req.Label))
+	r := s.newRequest(ctx, methodLabelValues, q.asked(req.Label))
 	defer r.finish()
 
 	answer, err := s.answerLabels(r, q, &valuesQuestion{query: q, label: req.Label})

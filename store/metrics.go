@@ -34,6 +34,7 @@ type metrics struct {
 	seriesRequested prometheus.Histogram
 	chunksRequested prometheus.Histogram
 	fetches         fetchMetrics
+	tenants         tenantMetrics
 
 	stageSeconds     *prometheus.HistogramVec
 	overruns         *prometheus.CounterVec
@@ -164,6 +165,7 @@ func newMetrics(
 			"Chunks that a successful Series request returned.", 1, 100, 1000, 10000, 100000,
 			10000000, 100000000, 1000000000),
 		fetches: newFetchMetrics(f),
+		tenants: newTenantMetrics(f),
 
 		stageSeconds: f.histograms("larder_stage_duration_seconds",
 			"Seconds that a request spent in a stage. Stages overlap.",
@@ -187,6 +189,9 @@ func newMetrics(
 			"Chunks with an encoding that larder does not support, by encoding.", "encoding"),
 	}
 	f.owned(m.sentChunkSize, []string{"tenant"})
+	for _, method := range []string{methodSeries, methodLabelNames, methodLabelValues} {
+		m.requeued.WithLabelValues(method)
+	}
 	m.seriesRefetches.WithLabelValues(names.first())
 	m.chunkRefetches.WithLabelValues(names.first())
 	m.emptyPostings.WithLabelValues(names.first())
@@ -201,6 +206,7 @@ func (m *metrics) observe(r *request, label string) {
 		}
 	}
 	m.fetches.observe(r, label)
+	m.tenants.observe(r, label)
 	if n := r.decoded.FollowUps; n > 0 {
 		m.seriesRefetches.WithLabelValues(label).Add(float64(n))
 	}

@@ -109,8 +109,12 @@ func (r *request) limit() {
 	r.chunkPages.Spend = spend("chunks")
 }
 
-// methodSeries is the name of the Series call in metrics.
-const methodSeries = "Series"
+// Names of the calls in metrics.
+const (
+	methodSeries      = "Series"
+	methodLabelNames  = "LabelNames"
+	methodLabelValues = "LabelValues"
+)
 
 // stage runs f under a span and adds its time to a stage.
 func (r *request) stage(id stageID, span string, f func(ctx context.Context) error) error {

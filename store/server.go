@@ -68,7 +68,7 @@ type Options struct {
 	Tenants map[string]admission.LimitOptions
 	// NamedTenants is the number of tenants that metrics name besides Tenants: those with the most
 	// requests and bytes recently. All others are counted as tenant "other". Default 3; negative:
-	// none. Each name adds up to 409 series.
+	// none. Each name adds up to 420 series.
 	NamedTenants int
 	// Matchers is the maximum number of cached regular expressions; 0 or less caches none.
 	// Compiling an expression of a thousand alternatives takes about 300 µs, and caching it about

@@ -15,7 +15,7 @@ import (
 const (
 	// otherTenant is the tenant label of all tenants that metrics do not name.
 	otherTenant = "other"
-	// defaultNamedTenants is how many tenants metrics name by default. A tenant has at most 409
+	// defaultNamedTenants is how many tenants metrics name by default. A tenant has at most 420
 	// series, counting each bucket, sum and count of a histogram. Three tenants and the others
 	// therefore have less than 2,000.
 	defaultNamedTenants = 3

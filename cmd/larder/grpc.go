@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"math"
 	"time"
 
@@ -253,9 +254,23 @@ func newRPCServer(
 		small.Around = (&inbound.Pool{Lifetime: reflectionLifetime}).Around
 		reflection.Register(small)
 	}
-	metrics.InitializeMetrics(srv)
+	metrics.InitializeMetrics(countedFromStart{srv})
 	srv.setReady(false)
 	return srv, nil
+}
+
+// countedFromStart has the service whose counters exist before its first request. An alert then
+// sees its first failure. The counters of Info, health checks and reflection, 17 codes for each
+// method, appear with their first request.
+type countedFromStart struct{ *rpcServer }
+
+// GetServiceInfo returns these services.
+func (s countedFromStart) GetServiceInfo() map[string]grpc.ServiceInfo {
+	services := s.rpcServer.GetServiceInfo()
+	maps.DeleteFunc(services, func(name string, _ grpc.ServiceInfo) bool {
+		return name != storepb.Store_ServiceDesc.ServiceName
+	})
+	return services
 }
 
 // setReady sets the state of the health service, for the process and for each service.

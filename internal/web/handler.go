@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"larder/internal/panics"
+	"larder/internal/telemetry"
 )
 
 // Options configures Handler and DebugHandler. Probe and Gatherer are required.
@@ -67,7 +68,9 @@ func (o *Options) mainRoutes() *routes {
 	mux.HandleFunc("GET /-/healthy", o.Probe.serveHealthy)
 	mux.HandleFunc("GET /-/ready", o.Probe.serveReady)
 	scrapes := &places{n: maxScrapes}
-	metrics := promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true})
+	metrics := promhttp.HandlerFor(
+		telemetry.Exposed(o.Gatherer), promhttp.HandlerOpts{EnableOpenMetrics: true},
+	)
 	mux.Handle("GET /metrics", scrapes.bound(metrics))
 	if o.Shard != nil {
 		peers := &places{n: maxShard}

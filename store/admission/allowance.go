@@ -57,6 +57,12 @@ func (o *AllowanceOptions) String() string {
 	return fmt.Sprintf("the %s of the request allowance (--store.request-bytes)", mib(o.Bytes))
 }
 
+// Reasons of rejections for lack of bytes, beside rejectedQueue.
+const (
+	refusedTooLarge = "too_large"
+	refusedGaveUp   = "gave_up"
+)
+
 // allowanceMetrics are the metrics of the request allowance.
 type allowanceMetrics struct {
 	waited  [lanes]prometheus.Observer
@@ -96,5 +102,8 @@ func newAllowanceMetrics(c *Controller, reg prometheus.Registerer) (m allowanceM
 			"too large (too_large), abandoned while waiting (gave_up), " +
 			"or label requests beyond the limit on waiting ones (queue).",
 	}, []string{"reason"})
+	for _, reason := range []string{refusedTooLarge, refusedGaveUp, rejectedQueue} {
+		m.refused.WithLabelValues(reason)
+	}
 	return m
 }

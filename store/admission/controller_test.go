@@ -440,6 +440,8 @@ func TestAllowanceMetrics(t *testing.T) {
 			"larder_request_allowance_bytes limit":             100,
 			"larder_request_allowance_bytes waiting":           30,
 			"larder_request_allowance_refused_total too_large": 1,
+			"larder_request_allowance_refused_total gave_up":   0,
+			"larder_request_allowance_refused_total queue":     0,
 			"larder_request_allowance_wait_seconds small":      3,
 			"larder_request_allowance_wait_seconds large":      1,
 			"larder_request_allowance_waiting large":           1,

@@ -66,7 +66,7 @@ func (c *Controller) tooLarge(t *Turn, n int64) error {
 	if n <= c.maxBytes(t) {
 		return nil
 	}
-	c.allowanceMetrics.refused.WithLabelValues("too_large").Inc()
+	c.allowanceMetrics.refused.WithLabelValues(refusedTooLarge).Inc()
 	return status.Errorf(codes.ResourceExhausted,
 		"the request needs an estimated %s, more than %s", mibUp(n), c.bound(t))
 }
@@ -95,7 +95,7 @@ func (c *Controller) abandoned(t *Turn, l lane, n int64, waited time.Duration, e
 			return status.Errorf(code, "waited %s for one of %s: %s", waited, taken, err)
 		}
 	}
-	c.allowanceMetrics.refused.WithLabelValues("gave_up").Inc()
+	c.allowanceMetrics.refused.WithLabelValues(refusedGaveUp).Inc()
 	return status.Errorf(code, "waited %s for %s of %s: %s", waited, mibUp(n), c.allowance, err)
 }
 
