@@ -17,7 +17,7 @@ LDFLAGS   = -s -w \
 	-X github.com/prometheus/common/version.Branch=$(BRANCH)
 
 .PHONY: help setup demo build test check unit race fuzz chaos soak attack interop interop-short
-.PHONY: compare performance trips memory-bound bench lint vulncheck proto image manifests
+.PHONY: compare performance trips memory-bound bench lint vulncheck proto image manifests dashboards
 
 help: ## List the commands.
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' Makefile
@@ -43,12 +43,14 @@ check: ## Check the format of Go files, and run go vet.
 	cd interop/servers && $(GO) vet ./...
 	cd interop/chart && $(GO) vet ./...
 	cd deploy/image && $(GO) vet ./...
+	cd deploy/grafana && $(GO) vet ./...
 
 # A test fails if memcached, strace or root (to mount file systems) is missing. With LARDER_LONG=1,
 # tests that kill a process at some of its writes do so at all of them.
-unit: ## Run the tests of this module, and those of the image.
+unit: ## Run the tests of this module, and those of the image and the dashboards.
 	LARDER_REQUIRE=1 $(GO) test -timeout 20m ./...
 	cd deploy/image && LARDER_REQUIRE=1 $(GO) test -timeout 20m ./...
+	cd deploy/grafana && $(GO) test ./...
 
 race: ## Run the short tests with the race detector.
 	LARDER_REQUIRE=1 $(GO) test -race -short -timeout 20m $(RACE)
@@ -126,6 +128,10 @@ interop/servers/node_modules: interop/servers/package-lock.json
 # The test fails if the files differ from what the chart renders.
 manifests: ## Render deploy/manifests from the Helm chart.
 	cd interop/chart && CHART_REWRITE=1 $(GO) test -count=1 -run TestManifests .
+
+# The test fails if the files differ from what the program writes.
+dashboards: ## Write the dashboards of deploy/helm/larder/files/dashboards.
+	cd deploy/grafana && $(GO) run .
 
 # Takes about five minutes on two cores.
 memory-bound: ## Request a block of a million series 64 times at once, within 1 GiB.
