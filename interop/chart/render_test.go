@@ -283,6 +283,11 @@ rules:
   additionalRuleGroupLabels: {tenant: infra}
   additionalRuleGroupAnnotations: {runbook_url: https://example.com}
   severity: {warning: ticket}
+dashboards:
+  enabled: true
+  namespace: grafana
+  labels: {dashboards: larder}
+  annotations: {grafana_folder: larder}
 `},
 }
 
