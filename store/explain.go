@@ -39,7 +39,7 @@ func (s *Server) Explain(
 		return nil, err
 	}
 	r := s.newRequest(ctx, "Explain", q.asked())
-	defer r.finish()
+	defer r.finish(&err)
 	if err := r.enter(admission.LabelRequest); err != nil {
 		return nil, statusOf(r.ctx, err, codes.Unavailable)
 	}

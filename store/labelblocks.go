@@ -297,7 +297,7 @@ func (s *Server) askEach(
 		return concurrently(ctx, len(asked), widen, func(ctx context.Context, i int) error {
 			a := asked[i]
 			defer a.close()
-			err := times.timed(a.meta.ID, func() error {
+			err := r.timedBlock(times, stageSeries, a.meta.ID, func() error {
 				return s.askBlock(ctx, r, q, what, a, run, all)
 			})
 			if irregular(err) || errors.Is(err, errOutsiders) {

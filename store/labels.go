@@ -83,7 +83,7 @@ func (s *Server) LabelNames(
 		return nil, err
 	}
 	r := s.newRequest(ctx, methodLabelNames, q.asked(""))
-	defer r.finish()
+	defer r.finish(&err)
 
 	answer, err := s.answerLabels(r, q, &namesQuestion{query: q})
 	if err != nil {
@@ -116,7 +116,7 @@ func (s *Server) LabelValues(
 		return nil, err
 	}
 	r := s.newRequest(ctx, methodLabelValues, q.asked(req.Label))
-	defer r.finish()
+	defer r.finish(&err)
 
 	answer, err := s.answerLabels(r, q, &valuesQuestion{query: q, label: req.Label})
 	if err != nil {

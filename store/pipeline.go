@@ -51,7 +51,7 @@ func (s *Server) sources(
 	times := r.blockTimes(ctx, stageSeries, "block_first_series")
 	defer times.end(ctx)
 	err := concurrently(ctx, len(sources), widen, func(_ context.Context, i int) error {
-		return times.timed(plans[i].Block().Meta().ID, sources[i].next)
+		return r.timedBlock(times, stageSeries, plans[i].Block().Meta().ID, sources[i].next)
 	})
 	r.turn.Release(extra)
 	return sources, err
@@ -283,7 +283,7 @@ func (p *pipeline) fetch(ctx context.Context, win *window) {
 		defer span.End()
 		times := p.request.blockTimes(ctx, stageChunks, "block_chunks")
 		defer times.end(ctx)
-		return win.fetch(ctx, p.sources, widen, times)
+		return win.fetch(ctx, p.request, p.sources, widen, times)
 	})
 	for {
 		select {
@@ -335,6 +335,7 @@ func (p *pipeline) next(ctx context.Context, produced <-chan *window) (win *wind
 
 // wait waits for the chunks of a window. It tells the producer if the bucket keeps it waiting.
 func (p *pipeline) wait(ctx context.Context, win *window) error {
+	p.request.progress.now.Store(int32(stageChunks))
 	if p.patience == nil {
 		p.patience = time.NewTimer(patience)
 	} else {

@@ -68,7 +68,7 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 				// nothing.
 				return nil
 			}
-			return times.timed(c.meta.ID, func() error {
+			return r.timedBlock(times, stagePostings, c.meta.ID, func() error {
 				plan, err := s.block(c.meta).Plan(ctx, c.matchers, block.PlanOptions{
 					External: dropLabels(c.meta.Labels, q.without),
 					Dropped:  q.without,

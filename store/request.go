@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"larder/internal/activity"
 	"larder/internal/bucket/slots"
 	"larder/internal/pagecache"
 	"larder/internal/requestlog"
@@ -63,7 +64,8 @@ type request struct {
 	requeues                          int // attempts that followed a wait for more bytes
 	exceeded                          []Exceeded
 
-	byBlock *blockAccounts // nil unless the request is explained
+	byBlock  *blockAccounts // nil unless the request is explained
+	progress progress
 
 	// INVARIANT: only the goroutine of the handler writes the fields that follow.
 	blocksQueried int
@@ -90,6 +92,7 @@ func (s *Server) newRequest(ctx context.Context, method string, what asked) *req
 	}
 	r.limit()
 	requestlog.Describe(ctx, r.describe)
+	s.opts.Activity.Begin(r)
 	return r
 }
 
@@ -123,7 +126,11 @@ func (r *request) stage(id stageID, span string, f func(ctx context.Context) err
 	return f(ctx)
 }
 
-func (r *request) addStage(id stageID, d time.Duration) { r.stages[id].Add(int64(d)) }
+// addStage adds d, which has just passed, to a stage.
+func (r *request) addStage(id stageID, d time.Duration) {
+	r.stages[id].Add(int64(d))
+	r.progress.ran(id, r.start, d)
+}
 
 // enter waits until the request may begin. It then has the bytes of a small request, and a place if
 // it is a Series request.
@@ -219,6 +226,9 @@ func (r *request) notePlan(p *block.Plan) {
 	// The request waits for the headers of its blocks concurrently. The longest wait counts.
 	if d := int64(p.HeaderWait()); d > r.stages[stageHeader].Load() {
 		r.stages[stageHeader].Store(d)
+		planned := r.progress.stages[stagePostings].from.Load()
+		r.progress.stages[stageHeader].from.Store(planned)
+		r.progress.stages[stageHeader].until.Store(planned + d)
 	}
 }
 
@@ -228,10 +238,14 @@ func (r *request) noteSource(src *source) {
 }
 
 // finish releases the turn of the request, compares it with its budgets, and records its metrics
-// and span attributes.
-func (r *request) finish() {
+// and span attributes. err points to its error.
+func (r *request) finish(err *error) {
 	r.turn.Close()
 	r.compare()
+	ended := func(d time.Duration) activity.Ended {
+		return r.ended(d, *err)
+	}
+	r.server.opts.Activity.End(r, time.Since(r.start), *err != nil, ended)
 	r.server.names.observe(r.tenant, r.used(), func(label string) {
 		r.server.metrics.observe(r, label)
 	})

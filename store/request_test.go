@@ -20,12 +20,13 @@ func TestARequestUsesWhatItWaitedFor(t *testing.T) {
 		tracer:    noop.NewTracerProvider().Tracer(""),
 	}
 	r := s.newRequest(t.Context(), methodSeries, asked{})
-	defer r.finish()
 	if err := r.enter(admission.LabelRequest); err != nil {
 		t.Fatal(err)
 	}
 	attempts := 0
-	err := r.answer(func() error {
+	var err error
+	defer r.finish(&err)
+	err = r.answer(func() error {
 		attempts++
 		if err := r.settle(12); err != nil {
 			return err

@@ -100,7 +100,7 @@ func (s *Server) serveSeries(
 	defer hooks.ended(r, q)
 	s.metrics.pending.Inc()
 	defer s.metrics.pending.Dec()
-	defer r.finish()
+	defer r.finish(&err)
 
 	if err := r.enter(admission.SeriesRequest); err != nil {
 		return statusOf(r.ctx, err, codes.Unavailable)
@@ -113,6 +113,7 @@ func (s *Server) serveSeries(
 		if r.firstFrame == 0 {
 			r.firstFrame = max(start.Sub(r.start), 1)
 		}
+		r.progress.now.Store(int32(stageFlowControl))
 		err := sending.send(stream, f)
 		// grpc copies nothing and waits only until the client has room for the frame. Without
 		// compression, that is all the time that it takes.

@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"larder/indexcache"
+	"larder/internal/activity"
 	"larder/internal/budget"
 	"larder/internal/flight"
 	"larder/internal/intake"
@@ -111,6 +112,8 @@ type Options struct {
 	// Unavailable. It must not wait. nil: it may always answer.
 	Refuse func() string
 
+	// Activity is told about all requests. nil: nothing is.
+	Activity *activity.Log
 	// Finished, if set, is called once for each request that has ended. It must not wait.
 	Finished func(Finished)
 

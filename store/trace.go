@@ -30,6 +30,7 @@ func (r *request) startSpan(
 	ctx context.Context, id stageID, name string,
 ) (stageCtx context.Context, end func()) {
 	start := time.Now()
+	r.progress.now.Store(int32(id))
 	ctx, span := r.span(ctx, id, name)
 	return ctx, func() {
 		span.End()
@@ -75,18 +76,14 @@ func (r *request) blockTimes(ctx context.Context, id stageID, name string) *bloc
 	return &blockTimes{request: r, stage: id, name: name}
 }
 
-// timed calls f and records how long it took for a block.
-func (b *blockTimes) timed(id ulid.ULID, f func() error) error {
+// add records the time of a block.
+func (b *blockTimes) add(t blockTime) {
 	if b == nil {
-		return f()
+		return
 	}
-	t := blockTime{block: id, start: time.Now()}
-	err := f()
-	t.end = time.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.times = append(b.times, t)
-	return err
 }
 
 // end makes spans of the slowest blocks, below the span of ctx. That span gets the number of the

@@ -245,11 +245,12 @@ func ascending(chunks []windowChunk) bool {
 // fetch reads the window's chunk records. It reads sources concurrently, more of them than
 // minBlocks as widen permits.
 func (w *window) fetch(
-	ctx context.Context, sources []*source, widen func(n int) int, times *blockTimes,
+	ctx context.Context, r *request, sources []*source, widen func(n int) int, times *blockTimes,
 ) error {
 	read := func(ctx context.Context, k int) error {
 		i := w.used[k]
-		return times.timed(sources[i].chunks.Block().Meta().ID, func() error {
+		id := sources[i].chunks.Block().Meta().ID
+		return r.timedBlock(times, stageChunks, id, func() error {
 			return receiveError(sources[i], sources[i].chunks.Read(ctx, &w.batches[i]))
 		})
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"larder/indexcache"
+	"larder/internal/activity"
 	"larder/internal/bucket"
 	"larder/internal/bucket/cost"
 	"larder/internal/bucket/slots"
@@ -73,6 +74,8 @@ type backend struct {
 
 	undo []func() // run last to first
 
+	activity *activity.Log
+
 	// known is closed when a view is ready, complete when a view comes from the bucket.
 	known, complete         chan struct{}
 	onceKnown, onceComplete sync.Once
@@ -88,6 +91,7 @@ func openBackend(
 		conf:     conf,
 		logger:   logger,
 		budgets:  budget.NewCurrent(conf.budgets.parsed),
+		activity: activity.New(),
 		known:    make(chan struct{}),
 		complete: make(chan struct{}),
 	}
@@ -202,7 +206,7 @@ func (b *backend) open(
 			chunks.IgnoreSizes()
 		},
 		Budgets: b.budgets, Clamp: conf.blocks.clamp, Finished: conf.hooks.finished,
-		Windows: fixed.windows, Logger: b.logger, Registerer: reg,
+		Activity: b.activity, Windows: fixed.windows, Logger: b.logger, Registerer: reg,
 		Tracer: tracer.Tracer("larder"),
 	}
 	if b.shard != nil {

@@ -39,6 +39,7 @@ type gateway struct {
 	reload   *reload.Reloader
 	http     []httpServer // the main server, and that of --web.debug-address if set
 	metrics  prometheus.Gatherer
+	history  *web.History
 
 	rpcListener net.Listener
 
@@ -199,6 +200,10 @@ func (g *gateway) run(ctx context.Context) error {
 	work, stopWork := context.WithCancel(context.Background())
 	actors.Add(func() error {
 		g.reload.Run(work)
+		return nil
+	}, func(error) { stopWork() })
+	actors.Add(func() error {
+		g.history.Run(work)
 		return nil
 	}, func(error) { stopWork() })
 	actors.Add(

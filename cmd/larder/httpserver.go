@@ -87,6 +87,7 @@ type httpServer struct {
 // serveHTTP creates the HTTP servers and opens their ports.
 func (g *gateway) serveHTTP(reg *prometheus.Registry, connections *inbound.Metrics) error {
 	conf := &g.conf.web
+	g.history = web.NewHistory(reg)
 	var allowances []web.Allowance
 	for _, f := range g.conf.caches.Memory.Figures() {
 		allowances = append(allowances, web.Allowance(f))
@@ -100,7 +101,8 @@ func (g *gateway) serveHTTP(reg *prometheus.Registry, connections *inbound.Metri
 		ExternalPrefix: conf.externalPrefix, PrefixHeader: conf.prefixHeader, Label: conf.label,
 		Blocks: shownBlocks{g.backend.catalog, g.backend.irregular}, Flags: g.conf.shown(),
 		Started: time.Now(), Logger: g.logger, Registerer: reg,
-		Explainer: explainer{g.backend.server},
+		Explainer: explainer{g.backend.server}, Activity: g.backend.activity,
+		Serving: g.conf.serving(g.backend.bound.Name()), History: g.history,
 	}
 	o.Shard = g.serveShard()
 	if conf.enableAdmin {

@@ -102,6 +102,16 @@ func (s shownBlocks) Snapshot() web.Snapshot {
 			Irregular: found,
 		})
 	}
+	for _, e := range status.Excluded {
+		b := e.Block
+		snap.Excluded = append(snap.Excluded, web.Excluded{
+			Block: web.Block{
+				ID: b.ID, MinTime: b.MinTime, MaxTime: b.MaxTime, Resolution: b.Resolution,
+				Labels: b.Labels, Level: b.Level,
+			},
+			State: e.State, By: e.By,
+		})
+	}
 	for _, b := range status.Broken {
 		snap.Broken = append(snap.Broken, web.Broken{ID: b.ID, State: b.State, Err: b.Err})
 	}

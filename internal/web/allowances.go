@@ -15,6 +15,15 @@ type allowance struct {
 	Elsewhere  bool // outside this machine; its size is not known
 	Requests   float64
 	HitPercent float64
+	Over       []point // hit ratio over time
+}
+
+// Filled returns how much of the limit is in use, in percent.
+func (a allowance) Filled() float64 {
+	if a.Max <= 0 {
+		return 0
+	}
+	return min(float64(a.Used)/float64(a.Max)*100, 100)
 }
 
 // Allowance is the limit of one use of memory.

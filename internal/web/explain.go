@@ -58,7 +58,7 @@ type explainPage struct {
 }
 
 type namedPhase struct {
-	Name, Items string
+	Name, Unit string // Unit is what Items counts
 	explanation.Phase
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"larder/internal/activity"
 	"larder/internal/panics"
 	"larder/internal/telemetry"
 )
@@ -22,6 +23,13 @@ type Options struct {
 	Disable bool
 	// Blocks provides the blocks for pages and API. It is required unless Disable is set.
 	Blocks Blocks
+	// Activity knows running, slow and failed requests; nil shows none.
+	Activity *activity.Log
+	// Serving says what is served: bucket, prefix, selector, time filter.
+	Serving []Fact
+	// History has the figures of the last hour. The caller runs it. nil: figures are those since
+	// the start.
+	History *History
 	// Explainer answers /debug/explain. nil: it is not served.
 	Explainer Explainer
 	// Marker writes marks for POST /api/v1/blocks/mark. nil rejects these requests.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
-	"runtime"
 	"strings"
 	"time"
 
@@ -20,6 +19,7 @@ var pageFiles embed.FS
 // no script and load nothing from other hosts. html/template escapes all text in them.
 type pages struct {
 	Options
+	history                     *History
 	alone                       bool // this address has no other pages
 	overview, blocks, explained *template.Template
 }
@@ -28,7 +28,12 @@ func newPages(o Options) *pages {
 	funcs := template.FuncMap{
 		"bytes": formatBytes, "time": formatTime, "span": formatSpan,
 		"percent": func(x float64) string { return fmt.Sprintf("%.3f%%", x) },
-		"count":   formatCount, "usd": formatUSD, "seconds": formatSeconds, "stage": stageTitle,
+		"count":   formatCount, "usd": formatUSD, "seconds": formatSeconds,
+		"stage": stageTitle,
+		"state": stateTitle, "age": formatAge, "spark": sparkHeight,
+		"dur":   func(d time.Duration) string { return formatSeconds(d.Seconds()) },
+		"since": func(t, now time.Time) string { return formatAge(now.Sub(t)) },
+		"ago":   formatAgo,
 	}
 	parse := func(name string) *template.Template {
 		t := template.New("frame.html").Funcs(funcs)
@@ -36,8 +41,13 @@ func newPages(o Options) *pages {
 			pageFiles, "pages/frame.html", "pages/style.css", "pages/"+name,
 		))
 	}
+	history := o.History
+	if history == nil {
+		history = NewHistory(o.Gatherer)
+	}
 	return &pages{
-		Options: o, overview: parse("overview.html"), blocks: parse("blocks.html"),
+		Options: o, history: history,
+		overview: parse("overview.html"), blocks: parse("blocks.html"),
 		explained: parse("explain.html"),
 	}
 }
@@ -123,42 +133,6 @@ func (p *pages) renderCode(
 	}
 	w.WriteHeader(code)
 	_, _ = w.Write(out.Bytes()) // fails only if the client has disconnected
-}
-
-// overviewPage is the page at /.
-type overviewPage struct {
-	Build      buildInfoJSON
-	Started    time.Time
-	Platform   string
-	Snap       Snapshot
-	LabelSets  int
-	Min, Max   int64
-	Series     uint64
-	Size       int64
-	Allowances []allowance
-	Tiers      []tiers
-	Debug      bool // served here
-}
-
-func (p *pages) serveOverview(w http.ResponseWriter, r *http.Request) {
-	page := overviewPage{
-		Build: buildInfo(), Started: p.Started.UTC(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
-		Snap: p.Blocks.Snapshot(), Allowances: allowances(p.Gatherer, p.Allowances),
-		Tiers: tiersOf(p.Gatherer),
-		Debug: !p.DebugElsewhere,
-	}
-	sets := map[string]struct{}{}
-	for i, b := range page.Snap.Blocks {
-		sets[string(b.Labels.Bytes(nil))] = struct{}{}
-		if i == 0 {
-			page.Min, page.Max = b.MinTime, b.MaxTime
-		}
-		page.Min, page.Max = min(page.Min, b.MinTime), max(page.Max, b.MaxTime)
-		page.Series += b.Series
-		page.Size += b.Size
-	}
-	page.LabelSets = len(sets)
-	p.render(w, r, p.overview, "larder", page)
 }
 
 func formatBytes(n int64) string {
@@ -256,7 +230,54 @@ func stageTitle(name string) string {
 	case "chunks":
 		return "reading chunks"
 	case "send":
-		return "sending"
+		return "encoding"
+	case "flow_control":
+		return "waiting for the client to read"
 	}
 	return name
+}
+
+// stateTitle says why the catalog does not serve blocks in a state. Unknown states are returned.
+func stateTitle(state string) string {
+	switch state {
+	case "loaded":
+		return "served"
+	case "no-meta-json":
+		return "no meta.json: being uploaded or deleted"
+	case "corrupted-meta-json":
+		return "damaged: meta.json is not valid"
+	case "failed":
+		return "damaged: meta.json could not be read"
+	case "time-excluded":
+		return "outside of --min-time and --max-time"
+	case "label-excluded":
+		return "dropped by --selector.relabel-config"
+	case "too-fresh":
+		return "newer than --consistency-delay"
+	case "marked-for-deletion":
+		return "marked for deletion"
+	case "duplicate":
+		return "replaced by a compacted block"
+	case "shard":
+		return "owned by another shard"
+	case "parquet-converted":
+		return "converted to Parquet"
+	}
+	return state
+}
+
+// formatAgo formats how long ago t was, for a time that may be zero.
+func formatAgo(t, now time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return formatAge(now.Sub(t)) + " ago"
+}
+
+// sparkHeight returns the height of a bar for a hit ratio.
+func sparkHeight(p point) string {
+	if p < 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%.0f%%", max(float64(p)*100, 4))
 }

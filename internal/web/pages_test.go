@@ -75,9 +75,11 @@ func TestPagesShow(t *testing.T) {
 		"2 blocks</a> with 2 sets of external labels",
 		"1970-01-01 00:00 to 1970-01-01 04:00 UTC",
 		"&lt;img src=x&gt;",
-		"<dt>too-fresh</dt><dd>4 blocks</dd>",
-		`<tr><td>chunk pages</td><td class="n">1.0 MiB</td><td class="n">1.5 GiB</td><td class="n">200</td><td class="n">75.0 %</td></tr>`,
-		`<tr><td>chunk pages in memcached</td><td class="n"></td><td class="n"></td><td class="n">50</td><td class="n">40.0 %</td></tr>`,
+		"<dt>newer than --consistency-delay</dt><dd>4 blocks</dd>",
+		`<tr><td>chunk pages</td><td class="n">1.0 MiB</td><td class="n">1.5 GiB</td>`,
+		`<td class="n">200</td><td class="n">75.0 %</td>`,
+		`<tr><td>chunk pages in memcached</td><td class="n"></td><td class="n"></td>`,
+		`<td class="n">50</td><td class="n">40.0 %</td>`,
 		// There is no disk cache.
 		`<tr><td>chunks</td><td class="n">400</td><td class="n">50.0 %</td><td class="n"></td><td class="n">10.0 %</td><td class="n">15.0 %</td><td class="n">25.0 %</td></tr>`,
 		`<tr><td>requests</td><td class="n">5 B</td><td class="n">2.0 KiB</td>`,
@@ -86,10 +88,13 @@ func TestPagesShow(t *testing.T) {
 	f("/", ">ready<")
 	for _, path := range []string{"/blocks", "/loaded"} {
 		body := f(
-			path, "<h2>eu</h2>", "<h2>us</h2>",
+			path,
+			"<h2>eu</h2>",
+			"<h2>us</h2>",
 			"{cluster=&#34;eu&#34;, replica=&#34;&lt;b&gt;&#34;}",
 			"<title>"+idA.String()+"\n1970-01-01 00:00 to 1970-01-01 02:00 UTC, 1h 59m\n5m, level 3, 34 series, 56 chunks, 104 B</title>",
-			"<td><code>"+idB.String()+"</code></td>", "&lt;script&gt;gone&lt;/script&gt;",
+			"<td><code>"+idB.String()+"</code></td>",
+			"&lt;script&gt;gone&lt;/script&gt;",
 			"<td><code>"+idB.String()+"</code></td><td>labels &lt;in&gt; disorder</td>",
 			`<rect class="s3" x="0.000%"`,
 		)
@@ -195,7 +200,7 @@ func TestLayout(t *testing.T) {
 	body := get(
 		t, site(Options{Blocks: fakeBlocks{snap: Snapshot{Blocks: many}}}), "/blocks", "",
 	).Body.String()
-	if !strings.Contains(body, "The 5 oldest are not shown") {
+	if !strings.Contains(body, "The 5 oldest are not drawn") {
 		t.Error("the page does not say that blocks are missing")
 	}
 

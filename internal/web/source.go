@@ -32,6 +32,15 @@ type Snapshot struct {
 	States map[string]int
 	// Broken are the blocks that cannot be served.
 	Broken []Broken
+	// Excluded are blocks that are not served for another reason.
+	Excluded []Excluded
+}
+
+// Excluded is a block that is left out on purpose. By replaces it, unless it is zero.
+type Excluded struct {
+	Block
+	State string
+	By    ulid.ULID
 }
 
 // Block is one block. Times are milliseconds since 1970, the range is [MinTime, MaxTime).

@@ -14,7 +14,7 @@ const (
 	// maxDrawn bounds the blocks that a page shows, the newest first. Browsers scroll smoothly
 	// through this number.
 	maxDrawn = 3000
-	// maxBroken bounds the broken blocks that a page lists, and the irregular ones.
+	// maxBroken bounds the irregular blocks that a page lists, and the gaps.
 	maxBroken = 100
 	// maxDays bounds the parameter days. Without it the page shows all blocks.
 	maxDays = 100_000
@@ -28,14 +28,21 @@ const (
 // blocksPage is the page at /blocks.
 type blocksPage struct {
 	Snap     Snapshot
-	Total    int
-	LeftOut  int // of Total, beyond maxDrawn
+	Total    int // served
+	Found    int // of Total
+	LeftOut  int // of Found, beyond maxDrawn
 	Days     int // only blocks with samples in the last Days are shown; 0 = all
 	Zoom     []int
+	Search   blockSearch
 	Min, Max int64
 	Ticks    []tick
 	Groups   []*group
-	Broken   []Broken // at most maxBroken of Snap.Broken
+	Rows     []Block // a page of those found, newest first
+	Rest     pager
+	Gaps     []gap // at most maxBroken
+	// Absent are blocks that are not served, a page of those found.
+	Absent     []absent
+	AbsentRest pager
 	// Irregular are irregular blocks, at most maxBroken of IrregularTotal.
 	Irregular      []Block
 	IrregularTotal int
@@ -64,9 +71,19 @@ type lane struct {
 	Height int
 	Ticks  []tick
 	Bars   []bar
+	Gaps   []gap
 
 	resolution int64
 	rows       []int64 // the end of each row's last bar
+	covered    int64   // the end of all blocks so far
+}
+
+// gap is a time between two blocks of a lane that no block of the lane covers. X and Width are in
+// percent.
+type gap struct {
+	X, Width       float64
+	From, To       int64
+	Labels, Series string // of the lane: its external labels and resolution
 }
 
 // bar is a block in its lane. X and Width are in percent, Y is in pixels. Shade is the compaction
@@ -91,7 +108,17 @@ func (p *pages) serveBlocks(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	page := drawBlocks(p.Blocks.Snapshot(), p.Label, days)
+	search, err := newBlockSearch(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	snap := p.Blocks.Snapshot()
+	found := snap
+	found.Blocks = search.blocks(snap.Blocks)
+	page := drawBlocks(found, p.Label, days)
+	page.Total, page.Snap, page.Search = len(snap.Blocks), snap, search
+	page.fill(found.Blocks, r)
 	p.render(w, r, p.blocks, "larder: blocks", page)
 }
 
@@ -99,8 +126,8 @@ func (p *pages) serveBlocks(w http.ResponseWriter, r *http.Request) {
 // before the last days.
 func drawBlocks(snap Snapshot, label string, days int) *blocksPage {
 	page := &blocksPage{
-		Snap: snap, Total: len(snap.Blocks), Broken: snap.Broken[:min(len(snap.Broken), maxBroken)],
-		Days: days, Zoom: []int{2, 14, 91, 364},
+		Snap: snap, Total: len(snap.Blocks), Found: len(snap.Blocks), Days: days,
+		Zoom: []int{2, 14, 91, 364},
 	}
 	for _, b := range snap.Blocks {
 		if b.Irregular == "" {
@@ -169,6 +196,7 @@ func drawBlocks(snap Snapshot, label string, days int) *blocksPage {
 		slices.SortFunc(
 			g.Lanes, func(a, b *lane) int { return cmp.Compare(a.resolution, b.resolution) },
 		)
+		page.findGaps(g)
 		for _, l := range g.Lanes {
 			l.Height, l.Ticks = len(l.rows)*(rowHeight+2)+2, page.Ticks
 		}
@@ -195,6 +223,10 @@ func (l *lane) add(b Block, x, width float64) {
 		l.rows = append(l.rows, 0)
 	}
 	l.rows[row] = b.MaxTime
+	if l.Count > 0 && b.MinTime > l.covered {
+		l.Gaps = append(l.Gaps, gap{From: l.covered, To: b.MinTime})
+	}
+	l.covered = max(l.covered, b.MaxTime)
 	l.Count++
 	l.Bars = append(l.Bars, bar{
 		X: min(x, 100-minWidth), Width: max(width, minWidth), Y: row*(rowHeight+2) + 2,

@@ -68,6 +68,7 @@ type Catalog struct {
 	assigned      uint64    // the number of the ownership of the view
 	found         *saved    // result of the running sync, if it was complete
 	lastComplete  time.Time // start of the last complete sync or refresh
+	excluded      []ExcludedBlock
 
 	mu         sync.Mutex // guards following; held while a view is published
 	numbers    numbers
@@ -459,6 +460,17 @@ type Status struct {
 	States map[string]int
 	// Broken are the blocks whose meta.json is missing or cannot be used.
 	Broken []BrokenBlock
+	// Excluded are the blocks that are left out for another reason, at most 20,000.
+	Excluded []ExcludedBlock
+}
+
+// ExcludedBlock is a block of the bucket that is not served, though its meta.json is valid.
+type ExcludedBlock struct {
+	// Block is what meta.json says. It must not be modified.
+	Block *Block
+	State string
+	// By is the block that replaces it, zero if none does.
+	By ulid.ULID
 }
 
 // BrokenBlock is a block of the bucket that cannot be served.

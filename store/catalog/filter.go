@@ -46,20 +46,32 @@ func (c *Catalog) selectByMeta(
 		b := &r.meta.block
 		switch {
 		case covers(converted[b.ID], b.MinTime, b.MaxTime):
-			states[stateConverted]++
+			c.exclude(states, stateConverted, r, ulid.ULID{})
 		case b.MaxTime < minTime || b.MinTime > maxTime:
-			states[stateTimeExcluded]++
+			c.exclude(states, stateTimeExcluded, r, ulid.ULID{})
 		case !selected.keeps(b):
-			states[stateLabelExcluded]++
+			c.exclude(states, stateLabelExcluded, r, ulid.ULID{})
 		case owned.owns != nil && !owned.owns(b.ID):
-			states[stateShard]++
+			c.exclude(states, stateShard, r, ulid.ULID{})
 		case tooFresh(r.meta, now, c.opts.ConsistencyDelay):
-			states[stateTooFresh]++
+			c.exclude(states, stateTooFresh, r, ulid.ULID{})
 		default:
 			kept = append(kept, r)
 		}
 	}
 	return kept
+}
+
+// maxExcluded bounds the excluded blocks that a Status lists, in about 1 MB.
+const maxExcluded = 20_000
+
+// exclude counts a block that is not served, and lists it for the status. by replaces it, if any
+// block does.
+func (c *Catalog) exclude(states stateCounts, state string, r *record, by ulid.ULID) {
+	states[state]++
+	if len(c.excluded) < maxExcluded {
+		c.excluded = append(c.excluded, ExcludedBlock{Block: &r.meta.block, State: state, By: by})
+	}
 }
 
 // tooFresh reports whether a block may be only partly visible in the bucket yet. Its age counts
@@ -106,12 +118,12 @@ func (c *Catalog) dropDuplicates(
 	for _, r := range ordered {
 		b := &r.meta.block
 		// A block that covers this one has its first source too.
-		covered, replaceable := false, false
+		covered, replaceable, by := false, false, ulid.ULID{}
 		for _, o := range bySource[groupSource{r.meta.group, b.Sources[0]}] {
 			if !containsAll(o.meta.block.Sources, b.Sources) {
 				continue
 			}
-			covered = true
+			covered, by = true, o.id()
 			replaceable = c.opts.Opened(o.id()) ||
 				slices.ContainsFunc(lost, o.meta.block.Replaces)
 			if replaceable {
@@ -119,7 +131,7 @@ func (c *Catalog) dropDuplicates(
 			}
 		}
 		if covered && (replaceable || served.ByID(b.ID) == nil) {
-			states[stateDuplicate]++
+			c.exclude(states, stateDuplicate, r, by)
 			continue
 		}
 		if covered {

@@ -68,7 +68,7 @@ func (c *Catalog) reassign(ctx context.Context) {
 		}
 		v := c.publishChoice(ctx, &ch, true, old.FromDisk, nil)
 		c.mu.Lock()
-		c.status.States = ch.states
+		c.status.States, c.status.Excluded = ch.states, c.excluded
 		c.mu.Unlock()
 		c.log.Info("applied the shard", "serving", len(v.Blocks), "before", len(old.Blocks))
 		return nil
@@ -90,6 +90,7 @@ func (c *Catalog) candidates(now time.Time) choice {
 	if c.opts.Shard != nil {
 		ch.states[stateShard] = 0
 	}
+	c.excluded = nil
 	ch.candidates = c.selectByMeta(sortedRecords(c.records), now, ch.ownership, ch.states)
 	return ch
 }

@@ -178,7 +178,7 @@ func (c *Catalog) selectByState(
 	unmarked := make([]*record, 0, len(candidates))
 	for _, r := range candidates {
 		if r.mark.expired(now, c.opts.IgnoreDeletionMarksDelay) {
-			states[stateMarked]++
+			c.exclude(states, stateMarked, r, ulid.ULID{})
 			continue
 		}
 		unmarked = append(unmarked, r)
@@ -478,6 +478,7 @@ func (c *Catalog) setStatus(l listing, states stateCounts, now time.Time, err er
 		Pending:      c.unlisted.pending,
 		Listed:       len(l.blocks),
 		States:       states,
+		Excluded:     c.excluded,
 	}
 	for id, b := range c.broken {
 		s.Broken = append(s.Broken, BrokenBlock{ID: id, State: b.state, Err: b.err, Next: b.next})

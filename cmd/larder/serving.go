@@ -1,0 +1,33 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"larder/internal/redaction"
+	"larder/internal/web"
+)
+
+// serving says what the process serves, for the overview page. name is that of the bucket. Texts of
+// documents are left out, because they may contain secrets.
+func (c *storeConfig) serving(name string) []web.Fact {
+	var rules []string
+	for _, r := range c.blocks.relabel {
+		var by []string
+		for _, l := range r.SourceLabels {
+			by = append(by, string(l))
+		}
+		rules = append(rules, strings.TrimSpace(fmt.Sprintf("%s by %s", r.Action,
+			strings.Join(by, ", "))))
+	}
+	return []web.Fact{
+		{Name: "Bucket", Value: redaction.Text(name)},
+		{Name: "Prefix", Value: cmp.Or(redaction.Text(c.bucket.parsed.Prefix), "none")},
+		{Name: "Rules that select blocks", Value: cmp.Or(strings.Join(rules, "; "), "none")},
+		{
+			Name:  "Time filter",
+			Value: c.blocks.minTime.String() + " to " + c.blocks.maxTime.String(),
+		},
+	}
+}

@@ -1,0 +1,300 @@
+package web
+
+import (
+	"fmt"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"larder/internal/activity"
+)
+
+// Fact is a named property of what the process serves, such as its bucket.
+type Fact struct{ Name, Value string }
+
+// overviewPage is the page at /.
+type overviewPage struct {
+	Wrong      []finding
+	Serving    []Fact
+	Build      buildInfoJSON
+	Started    time.Time
+	Platform   string
+	Snap       Snapshot
+	LabelSets  int
+	Min, Max   int64
+	Series     uint64
+	Size       int64
+	Allowances []allowance
+	Tiers      []tiers
+	Debug      bool // served here
+
+	// Hidden says that the fields that follow are empty, because another site may read the page.
+	Hidden       bool
+	Running      []activity.Request
+	RunningTotal int
+	Waiting      int
+	Slowest      []waterfall
+	Failures     []activity.Ended
+	Bucket       bucketState
+}
+
+// finding is something that is wrong, or that may be.
+type finding struct {
+	Grave bool
+	Text  string
+}
+
+// bucketState is how the bucket did in the last minutes.
+type bucketState struct {
+	Over                       time.Duration
+	Reads, Failures, Throttles float64
+	Mean                       float64 // seconds of an operation
+	Running, Waiting, Limit    int64   // reads
+}
+
+func (p *pages) serveOverview(w http.ResponseWriter, r *http.Request) {
+	now := time.Now()
+	page := overviewPage{
+		Serving: p.Serving,
+		Build:   buildInfo(), Started: p.Started.UTC(),
+		Platform: runtime.GOOS + "/" + runtime.GOARCH,
+		Snap:     p.Blocks.Snapshot(), Allowances: allowances(p.Gatherer, p.Allowances),
+		Tiers: tiersOf(p.Gatherer), Debug: !p.DebugElsewhere,
+	}
+	sets := map[string]struct{}{}
+	for i, b := range page.Snap.Blocks {
+		sets[string(b.Labels.Bytes(nil))] = struct{}{}
+		if i == 0 {
+			page.Min, page.Max = b.MinTime, b.MaxTime
+		}
+		page.Min, page.Max = min(page.Min, b.MinTime), max(page.Max, b.MaxTime)
+		page.Series += b.Series
+		page.Size += b.Size
+	}
+	page.LabelSets = len(sets)
+	// Unlike blocks, which the API shows to every site, requests tell who asks for what.
+	if page.Hidden = !p.hosts().allowed(r.Host); !page.Hidden {
+		page.addRequests(p.Activity)
+	}
+	grown := p.history.lately(now)
+	page.Bucket = p.bucketState(&grown)
+	for i := range page.Allowances {
+		page.Allowances[i].Over = p.history.hitRatios(page.Allowances[i].Name, sparkBars)
+	}
+	page.Wrong = p.findings(&page, &grown, now)
+	p.render(w, r, p.overview, "larder", page)
+}
+
+func (page *overviewPage) addRequests(log *activity.Log) {
+	page.Running, page.RunningTotal = log.Running()
+	for _, one := range page.Running {
+		if one.Waiting {
+			page.Waiting++
+		}
+	}
+	for _, e := range log.Slowest() {
+		page.Slowest = append(page.Slowest, newWaterfall(e))
+	}
+	page.Failures = log.Failures()
+}
+
+func (p *pages) bucketState(grown *rates) bucketState {
+	b := bucketState{
+		Over: grown.over, Reads: grown.values[keyReads], Failures: grown.values[keyFailures],
+		Throttles: grown.values[keyThrottles],
+	}
+	if n := grown.values[keyTimed]; n > 0 {
+		b.Mean = grown.values[keySeconds] / n
+	}
+	families, _ := p.Gatherer.Gather()
+	for _, f := range families {
+		if f.GetName() != "larder_bucket_slots" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			switch v := int64(value(m)); label(m, "state") {
+			case "limit":
+				b.Limit = v
+			case "in_use":
+				b.Running = v
+			case "waiting":
+				b.Waiting = v
+			}
+		}
+	}
+	return b
+}
+
+// longWait is the age from which a waiting request is wrong.
+const longWait = 5 * time.Second
+
+// findings says what is wrong now, the gravest first.
+func (p *pages) findings(page *overviewPage, grown *rates, now time.Time) (out []finding) {
+	add := func(grave bool, format string, args ...any) {
+		out = append(out, finding{grave, fmt.Sprintf(format, args...)})
+	}
+	snap := &page.Snap
+	switch {
+	case p.Probe.Draining():
+		add(true, "Not ready: the process is stopping.")
+	case p.Probe.Ready():
+	case snap.SyncedAt.IsZero() && len(snap.Blocks) == 0:
+		add(true, "Not ready: the bucket is being read for the first time.")
+	case snap.CompleteAt.IsZero() && len(snap.Blocks) == 0:
+		add(true, "Not ready: the bucket could not be read yet.")
+	default:
+		add(true, "Not ready: index headers are being loaded (--wait-headers).")
+	}
+	if snap.Err != nil {
+		add(true, "The last sync of blocks failed: %s", firstLine(snap.Err.Error()))
+	}
+	if snap.FromDisk {
+		add(true, "The bucket has not been read since the start. Blocks are those of the last run.")
+	}
+	p.bucketFindings(page, add)
+	oldest := time.Duration(0)
+	for _, r := range page.Running {
+		if r.Waiting {
+			oldest = max(oldest, now.Sub(r.Start))
+		}
+	}
+	if page.Waiting > 0 {
+		add(oldest >= longWait, "%s for their turn, the oldest for %s.",
+			plural(page.Waiting, "request waits", "requests wait"), formatAge(oldest))
+	}
+	if n := grown.values[keyRefused]; n > 0 {
+		add(
+			true,
+			"%.0f requests were rejected in the last %s because all places or memory were in use.",
+			n,
+			formatAge(grown.over),
+		)
+	}
+	if n := len(slices.DeleteFunc(slices.Clone(page.Failures), func(e activity.Ended) bool {
+		return now.Sub(e.Start) > lately
+	})); n > 0 {
+		add(true, "%s in the last %s. The last one: %s",
+			plural(n, "request failed", "requests failed"), formatAge(lately),
+			firstLine(page.Failures[0].Err))
+	}
+	for _, a := range page.Allowances {
+		if a.Name == "requests" && a.Max > 0 && a.Used > a.Max/10*9 {
+			add(
+				false,
+				"Requests use %s of %s of their memory.",
+				formatBytes(a.Used),
+				formatBytes(a.Max),
+			)
+		}
+	}
+	if n := grown.values[keyOverruns]; n > 0 {
+		add(false, "%.0f stages of requests took longer than their budget in the last %s.", n,
+			formatAge(grown.over))
+	}
+	if n := len(snap.Broken); n > 0 {
+		add(false, "%s damaged and cannot be served.", plural(n, "block is", "blocks are"))
+	}
+	slices.SortStableFunc(out, func(a, b finding) int {
+		switch {
+		case a.Grave == b.Grave:
+			return 0
+		case a.Grave:
+			return -1
+		}
+		return 1
+	})
+	return out
+}
+
+func (p *pages) bucketFindings(page *overviewPage, add func(bool, string, ...any)) {
+	b := &page.Bucket
+	if b.Failures > 0 {
+		add(
+			b.Failures > b.Reads/100,
+			"%.0f of %.0f operations of the bucket failed in the last %s.",
+			b.Failures,
+			b.Reads,
+			formatAge(b.Over),
+		)
+	}
+	if b.Throttles > 0 {
+		add(true, "The bucket throttles: it asked %.0f times for fewer requests in the last %s.",
+			b.Throttles, formatAge(b.Over))
+	}
+	if b.Waiting > 0 {
+		add(false, "%s for others to end.",
+			plural(int(b.Waiting), "read of the bucket waits", "reads of the bucket wait"))
+	}
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(s, "\n")
+	if len(s) > 300 {
+		s = strings.ToValidUTF8(s[:300], "") + "..."
+	}
+	return s
+}
+
+// formatAge formats a duration with one unit, or two.
+func formatAge(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0 s"
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%.0f s", d.Seconds())
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%d min", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%d days", int(d.Hours()/24))
+}
+
+// sparkBars is the number of bars in a drawing of hit ratios.
+const sparkBars = 30
+
+// waterfall is a slow request with its stages on a time axis.
+type waterfall struct {
+	activity.Ended
+	Bars []stageBar
+}
+
+// stageBar is a stage, or a block of a stage, on the time axis of its request, in percent.
+type stageBar struct {
+	Name     string
+	Block    bool
+	X, Width float64
+	Total    time.Duration
+}
+
+func newWaterfall(e activity.Ended) waterfall {
+	w := waterfall{Ended: e}
+	whole := float64(max(e.Duration, 1))
+	bar := func(name string, block bool, from, until, total time.Duration) {
+		x := min(max(float64(from)/whole*100, 0), 99.5)
+		w.Bars = append(w.Bars, stageBar{
+			Name: name, Block: block, X: x,
+			Width: min(max(float64(until-from)/whole*100, 0.5), 100-x), Total: total,
+		})
+	}
+	for _, s := range e.Stages {
+		bar(stageTitle(s.Name), false, s.From, s.Until, s.Total)
+		for _, b := range s.Blocks {
+			if len(s.Blocks) > 1 || e.Queried > 1 {
+				bar(b.ID, true, b.From, b.Until, b.Until-b.From)
+			}
+		}
+	}
+	return w
+}

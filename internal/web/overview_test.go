@@ -1,0 +1,208 @@
+package web
+
+import (
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"larder/internal/activity"
+)
+
+// waiting is a request that waits for its turn.
+type waiting struct{ since time.Time }
+
+func (w *waiting) Started() time.Time { return w.since }
+
+func (w *waiting) Activity() activity.Request {
+	return activity.Request{
+		Method: "Series", Tenant: "team<1>", Matchers: `{job="a"}`, Start: w.since,
+		Stage: "gate", Waiting: true,
+	}
+}
+
+// anIncident returns the options of a site whose bucket throttles, whose queue is long, and which
+// has a damaged block.
+func anIncident() Options {
+	reg := prometheus.NewRegistry()
+	throttles := prometheus.NewCounter(
+		prometheus.CounterOpts{Name: "larder_bucket_throttles_total"})
+	overruns := prometheus.NewCounterVec(
+		prometheus.CounterOpts{Name: "larder_budget_overruns_total"}, []string{"stage"})
+	cache := prometheus.NewCounterVec(
+		prometheus.CounterOpts{Name: "larder_cache_requests_total"}, []string{"cache", "tier"})
+	hits := prometheus.NewCounterVec(
+		prometheus.CounterOpts{Name: "larder_cache_hits_total"}, []string{"cache", "tier"})
+	reg.MustRegister(throttles, overruns, cache, hits)
+	h := NewHistory(reg)
+	now := time.Now()
+	for i := range 5 {
+		cache.WithLabelValues("chunks", "memory").Add(10)
+		hits.WithLabelValues("chunks", "memory").Add(float64(2 * i))
+		h.Sample(now.Add(time.Duration(i-4) * sampleEvery))
+	}
+	throttles.Add(7)
+	overruns.WithLabelValues("chunks").Add(3)
+	log := activity.New()
+	for i := range 3 {
+		log.Begin(&waiting{now.Add(-time.Duration(i+1) * 10 * time.Second)})
+	}
+	failed := &waiting{now.Add(-time.Minute)}
+	log.End(failed, 3*time.Second, true, func(d time.Duration) activity.Ended {
+		return activity.Ended{
+			Request: failed.Activity(), Duration: d, Code: "Aborted", Queried: 2,
+			Err: "block " + idA.String() + ": <checksum>",
+			Stages: []activity.Stage{
+				{Name: "gate", Total: time.Second, Until: time.Second},
+				{Name: "chunks", Total: time.Second, From: time.Second, Until: 3 * time.Second,
+					Blocks: []activity.Block{
+						{ID: idA.String(), From: time.Second, Until: 3 * time.Second},
+						{ID: idB.String(), From: time.Second, Until: 2 * time.Second},
+					}},
+			},
+		}
+	})
+	blocks := two()
+	blocks.snap.Broken = []Broken{
+		{ID: ulid.ULID{7}, State: "corrupted-meta-json", Err: errors.New("no JSON")},
+	}
+	return Options{
+		Gatherer: reg, History: h, Activity: log, Blocks: blocks, Probe: NewProbe(nil, nil),
+		Serving: []Fact{{"Bucket", "metrics"}, {"Prefix", "none"}},
+	}
+}
+
+// TestOverviewSaysWhatIsWrong checks that the page begins with the faults of an incident, names
+// the requests, and does not name faults that are over.
+func TestOverviewSaysWhatIsWrong(t *testing.T) {
+	o := anIncident()
+	body := get(t, site(o), "/", "").Body.String()
+	for _, text := range []string{
+		"Not ready: ", "3 requests wait for their turn, the oldest for 30 s.",
+		"it asked 7 times for fewer requests", "1 block is damaged",
+		"3 stages of requests took longer than their budget", "1 request failed",
+		"team&lt;1&gt;", "waiting for its turn", "&lt;checksum&gt;", "Aborted",
+		`margin-left:33.333%;width:66.667%`, "<dt>Bucket</dt><dd>metrics</dd>",
+		`class="spark"`, "height:80%",
+	} {
+		if !strings.Contains(body, text) {
+			t.Errorf("the page lacks %q", text)
+		}
+	}
+	if strings.Contains(body, "ZgotmplZ") || strings.Contains(body, "<script") {
+		t.Error("the page has unsafe content")
+	}
+	if t.Failed() {
+		t.Log(body[strings.Index(body, "<main>"):])
+	}
+	r, w := httptest.NewRequest("GET", "/", nil), httptest.NewRecorder()
+	r.Host = "rebound.example.org"
+	site(o).ServeHTTP(w, r)
+	if body := w.Body.String(); strings.Contains(body, "team") ||
+		strings.Contains(body, "checksum") || !strings.Contains(body, "Requests are hidden") {
+		t.Error("a name that another site could use shows who asks for what")
+	}
+	calm := Options{Probe: NewProbe(nil, nil)}
+	calm.Probe.SetReady()
+	if body := get(t, site(calm), "/", "").Body.String(); !strings.Contains(body,
+		"Nothing that larder can see") || strings.Contains(body, "class=\"alarm") {
+		t.Error("without a fault, the page does not say so")
+	}
+}
+
+// TestHistoryForgets checks that a fault leaves the page after some minutes.
+func TestHistoryForgets(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	c := prometheus.NewCounter(prometheus.CounterOpts{Name: "larder_bucket_throttles_total"})
+	reg.MustRegister(c)
+	c.Add(5)
+	h, now := NewHistory(reg), time.Now()
+	if got := h.lately(now).values[keyThrottles]; got != 5 {
+		t.Errorf("without samples: got %v, want all since the start", got)
+	}
+	for i := range maxSamples + 10 {
+		h.Sample(now.Add(time.Duration(i) * sampleEvery))
+	}
+	end := now.Add((maxSamples + 10) * sampleEvery)
+	if got := h.lately(end); got.values[keyThrottles] != 0 || got.over > lately {
+		t.Errorf("an hour later: %v in %v", got.values[keyThrottles], got.over)
+	}
+	if n := len(h.samples); n != maxSamples {
+		t.Errorf("%d samples are kept", n)
+	}
+}
+
+// TestBlocksPageOfManyBlocks searches and pages through 10,000 blocks.
+func TestBlocksPageOfManyBlocks(t *testing.T) {
+	const hour = int64(3_600_000)
+	var snap Snapshot
+	for i := range int64(10_000) {
+		at := i * 2 * hour
+		if i >= 5000 {
+			at += hour * 4 // a gap
+		}
+		id := ulid.MustNew(uint64(at+1), nil)
+		snap.Blocks = append(snap.Blocks, Block{
+			ID: id, MinTime: at, MaxTime: at + 2*hour,
+			Labels: labels.FromStrings("cluster", fmt.Sprintf("c%d", i/5000*0)),
+		})
+		snap.Excluded = append(snap.Excluded, Excluded{
+			Block: Block{ID: ulid.MustNew(uint64(at+2), nil), MinTime: at, MaxTime: at + 2*hour},
+			State: "duplicate", By: id,
+		})
+	}
+	h := site(Options{Blocks: fakeBlocks{snap: snap}})
+	page := func(query string) string {
+		t.Helper()
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/blocks?"+query, nil))
+		if w.Code != 200 {
+			t.Fatalf("%s: %d %s", query, w.Code, w.Body)
+		}
+		return w.Body.String()
+	}
+	rows := func(body string) int { return strings.Count(body, "<tr><td><code>") }
+	first := page("")
+	if n := rows(first); n != 2*rowsPerPage {
+		t.Errorf("%d rows, want %d", n, 2*rowsPerPage)
+	}
+	if len(first) > 2<<20 {
+		t.Errorf("the page has %d bytes", len(first))
+	}
+	second := page("page=1")
+	if !strings.Contains(first, "1 to 200 of 10000") || !strings.Contains(second, "201 to 400") {
+		t.Error("the pages do not say which blocks they show")
+	}
+	last := snap.Blocks[9999].ID.String()
+	if body := page("q=" + strings.ToLower(last)); rows(body) != 1 ||
+		!strings.Contains(body, last) {
+		t.Errorf("search by ULID: %d rows", rows(body))
+	}
+	body := page("from=1971-01-01&to=1971-01-01T05:00:00Z")
+	if n := rows(body); n != 6 {
+		t.Errorf("search by time: %d rows, want 3 served and 3 others", n)
+	}
+	body = page("q=cluster%3D%22c0%22&from=1971-02-21T00:00:00Z&to=1971-02-25")
+	if !strings.Contains(body, `<rect class="gap"`) || !strings.Contains(body, "Gaps (1)") {
+		t.Error("the gap is not flagged")
+	}
+	if body := page("q=nothing"); rows(body) != 0 || !strings.Contains(body, "0 of them match") {
+		t.Error("a search without results has results")
+	}
+	if !strings.Contains(first, "replaced by a compacted block") {
+		t.Error("the page does not say why blocks are not served")
+	}
+	for _, bad := range []string{"from=x", "q=" + strings.Repeat("x", maxSearch+1)} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/blocks?"+bad, nil))
+		if w.Code != 400 {
+			t.Errorf("%.20s: %d, want 400", bad, w.Code)
+		}
+	}
+}
