@@ -172,12 +172,16 @@ func (sys *system) load(
 	return took, nil
 }
 
-// restarts measures the panels in a warm process and after its restart. It leaves a process whose
-// memory has exactly the pages of the panels.
+// restarts measures the panels in a warm process and after its restart, which warms its caches as
+// by default. It leaves a process whose memory has the pages of the panels.
 func (s *session) restarts(
 	ctx context.Context, sys *system, calls [][]client.Call,
 ) (*Restart, error) {
 	res := &Restart{}
+	s.flags = append(s.flags, server.Warming)
+	if err := s.restart(ctx, sys); err != nil {
+		return nil, err
+	}
 	for range min(s.r.Rounds, 3) {
 		if _, err := sys.load(ctx, calls, 3); err != nil { // the second use keeps chunks on disk
 			return nil, err

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -50,9 +51,12 @@ type Launcher struct {
 	ThanosIndexCache int64
 }
 
-// Larder starts larder over a bucket. Its caches are not warmed after a start, and it does not look
-// for new blocks: both would be measured as work of a query. With headers set it is ready once all
-// index headers are on disk. The flags in more follow its own.
+// Warming is the flag that warms larder's caches after a start, as by default.
+const Warming = "--warm.max-time=2m"
+
+// Larder starts larder over a bucket. Its caches are not warmed after a start, unless more has
+// Warming, and it does not look for new blocks: both would be measured as work of a query. With
+// headers set it is ready once all index headers are on disk. The flags in more follow its own.
 func (l Launcher) Larder(
 	ctx context.Context, b gateway.Bucket, headers bool, more ...string,
 ) (*Server, error) {
@@ -66,8 +70,11 @@ func (l Launcher) Larder(
 	}
 	args := append([]string{
 		"store", "--grpc-address=" + addrs[0], "--http-address=" + addrs[1], "--log.level=warn",
-		"--drain-delay=0s", "--warm.max-time=0s", "--sync-block-duration=24h",
+		"--drain-delay=0s", "--sync-block-duration=24h",
 	}, flags...)
+	if !slices.Contains(more, Warming) {
+		args = append(args, "--warm.max-time=0s")
+	}
 	if headers {
 		args = append(args, "--wait-headers=876000h") // a century: of all blocks
 	}
