@@ -35,12 +35,18 @@ func TestTheLawHolds(t *testing.T) {
 		f.budget = 1
 		return f
 	}
-	const few, most = 100_000, 8_000_000
+	const few, most = 50_000, 8_000_000
 	list := []explored{
 		{name: "3 to 5", last: 2, limit: most, must: true},
 		{name: "5 to 3", last: 3, limit: most, grown: true, must: true},
 		{name: "3 to 5 once read", last: 2, limit: most, ahead: true, must: true},
+		{name: "3 to 5 once read, a lost disk", faults: one(faultSet{lose: true}), last: 2,
+			limit: most, ahead: true, must: true},
+		{name: "3 to 5 once read, an unreachable peer", faults: one(faultSet{cut: true}), last: 2,
+			limit: most, ahead: true, must: true},
 		{name: "3 to 5 once read, a crash", faults: one(faultSet{crash: true}), last: 2,
+			limit: most, ahead: true, must: true, long: true},
+		{name: "3 to 5 once read, a duplicate", faults: one(faultSet{duplicate: true}), last: 2,
 			limit: most, ahead: true, must: true, long: true},
 		{name: "3 to 5 once read, a compaction", faults: one(faultSet{compact: true}), last: 2,
 			limit: most, ahead: true, must: true, long: true},
