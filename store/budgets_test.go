@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
 	"github.com/thanos-io/objstore"
 
 	"larder/internal/budget"
@@ -88,6 +89,25 @@ func TestOverrunsAreCounted(t *testing.T) {
 	})
 }
 
+// stageHistogram returns the histogram of a stage of Series requests.
+func stageHistogram(t *testing.T, g *gateway, stage string) *dto.Histogram {
+	t.Helper()
+	families, err := g.reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			if f.GetName() == "larder_stage_duration_seconds" &&
+				m.Label[0].GetValue() == "Series" && m.Label[1].GetValue() == stage {
+				return m.Histogram
+			}
+		}
+	}
+	t.Fatalf("no histogram of the stage %s", stage)
+	return nil
+}
+
 // TestFlowControlIsOutsideTheBudget lets a client read nothing for a minute. That time is a stage
 // of its own. It exceeds no budget, because the gateway was not slow.
 func TestFlowControlIsOutsideTheBudget(t *testing.T) {
@@ -122,6 +142,10 @@ func TestFlowControlIsOutsideTheBudget(t *testing.T) {
 		}
 		if got := took["flow_control"]; got < 59*time.Second {
 			t.Errorf("flow control: got %s, want the minute in which the client did not read", got)
+		}
+		stage := stageHistogram(t, g, "flow_control")
+		if stage.GetSampleSum() < 59 || len(stage.Bucket) == 0 || stage.Schema == nil {
+			t.Errorf("larder_stage_duration_seconds: %v, want classic and native buckets", stage)
 		}
 		if took["send"] > time.Second {
 			t.Errorf("send: got %s, but the client did not read", took["send"])

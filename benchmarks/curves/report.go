@@ -51,7 +51,7 @@ func (c *Curves) About() string {
 
 // Title is the heading of a curve.
 func (c *Curve) Title() string {
-	return fmt.Sprintf("%s pages, by size of the %s", c.Cache, c.Tier)
+	return fmt.Sprintf("%s pages, by size of the %s", strings.TrimSuffix(c.Cache, "s"), c.Tier)
 }
 
 func mib(n int64) string { return fmt.Sprintf("%.4g", float64(n)/(1<<20)) }
