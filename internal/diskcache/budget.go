@@ -70,11 +70,11 @@ func (b *budget) spend(bytes int64, priority bool) bool {
 	return true
 }
 
-// left reports whether a batch of a cache with Options.Priority may be written.
-func (b *budget) left() bool {
+// left returns how many bytes may be written today.
+func (b *budget) left(priority bool) int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.leftLocked(true) >= batchBytes
+	return b.leftLocked(priority)
 }
 
 // leftLocked returns how many bytes may be written today. The caller holds b.mu.

@@ -11,8 +11,12 @@ import (
 // the day are used up.
 var ErrUnavailable = errors.New("the disk cache does not write")
 
-// Available reports whether values may be written: the disk is well, and bytes of the day are left.
-func (c *Cache) Available() bool { return c.disk.writable() && c.disk.budget.left() }
+// Available reports whether values may be written: the disk is well, and bytes of the day are left
+// for the largest batch.
+func (c *Cache) Available() bool {
+	return c.disk.writable() &&
+		c.disk.budget.left(c.o.Priority) >= batchBytes+recordBytes(c.o.PageBytes)
+}
 
 // Await waits until the queue has space for Fill to take n bytes without a wait, or is empty. It
 // returns ErrUnavailable if nothing is written.

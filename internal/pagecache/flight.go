@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"larder/internal/bucket/slots"
+	"larder/internal/bytecache"
 )
 
 // flight is one read of the bucket, queued or running.
@@ -18,8 +19,9 @@ type flight struct {
 	read     read
 	off, end int64 // its bytes
 	shared   bool  // its pages are in the table
-	ahead    bool  // see Reader.Prefetch: its pages are not kept in the cache
-	rereads  int   // reads after a body that was too long; of the reading goroutine
+	// keep gets its pages instead of the cache, see Reader.Prefetch. nil: the cache gets them.
+	keep    func(key bytecache.Key, value []byte)
+	rereads int // reads after a body that was too long; of the reading goroutine
 
 	// ctx is cancelled when the flight is over. It has the values of the request that started it,
 	// but not its deadline.
@@ -306,8 +308,13 @@ func (r *Reader) leave(waits []*waiter) {
 // publish makes the pages from from to n available and releases the waiters that need no more. It
 // reports whether there are other waiters.
 func (r *Reader) publish(f *flight, from, n int) bool {
-	for i := from; i < n && !f.ahead; i++ {
-		if key, ok := f.obj.cacheKey(f.read.first+int64(i), r.shift); ok {
+	for i := from; i < n; i++ {
+		key, ok := f.obj.cacheKey(f.read.first+int64(i), r.shift)
+		switch {
+		case !ok:
+		case f.keep != nil:
+			f.keep(key, f.pages[i])
+		default:
 			r.cache.Set(key, f.pages[i])
 		}
 	}

@@ -30,18 +30,19 @@ func (r *Reader) Keys(obj Object, span Span) []bytecache.Key {
 // pages. It leaves out pages that another read brings: it begins after those at the start of span,
 // and ends before the next one. It may read nothing.
 //
-// It asks no cache and keeps nothing: the caller decides where the pages are kept. Requests that
-// need one of the pages meanwhile wait for this read, which then becomes demand. It counts in no
-// metric of requests. The class of ctx says how the read queues, see internal/bucket/slots.
+// It asks no cache, and keeps nothing in that of the reader: the caller decides where the pages are
+// kept. keep gets each page as it arrives, before requests can miss it. It must not wait. Requests
+// that need one of the pages meanwhile wait for this read, which then becomes demand. It counts in
+// no metric of requests. The class of ctx says how the read queues, see internal/bucket/slots.
 func (r *Reader) Prefetch(
-	ctx context.Context, obj Object, span Span,
+	ctx context.Context, obj Object, span Span, keep func(key bytecache.Key, value []byte),
 ) (done Span, values [][]byte, err error) {
 	obj = r.named(obj)
 	pages, _, err := r.touch(obj, []Span{span})
 	if err != nil {
 		return Span{}, nil, err
 	}
-	c, list, err := r.claimAhead(ctx, obj, pages.list)
+	c, list, err := r.claimAhead(ctx, obj, pages.list, keep)
 	if err != nil || len(list) == 0 {
 		return Span{}, nil, err
 	}
@@ -60,7 +61,7 @@ func (r *Reader) Prefetch(
 // claimAhead registers one flight for the first pages of list that no flight reads, whatever a plan
 // would do, and returns these pages.
 func (r *Reader) claimAhead(
-	ctx context.Context, obj Object, list []page,
+	ctx context.Context, obj Object, list []page, keep func(key bytecache.Key, value []byte),
 ) (*claims, []page, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -85,14 +86,14 @@ func (r *Reader) claimAhead(
 	}
 	whole := []read{{first: list[0].no, last: list[len(list)-1].no}}
 	r.registerLocked(ctx, c, r.geometry(obj), whole, true, &tally{})
-	c.own[0].ahead = true
+	c.own[0].keep = keep
 	r.waitLocked(c, list)
 	return c, list, nil
 }
 
 // metricsOf returns the metrics that count a flight.
 func (r *Reader) metricsOf(f *flight) *metrics {
-	if f.ahead {
+	if f.keep != nil {
 		return r.ahead
 	}
 	return r.metrics

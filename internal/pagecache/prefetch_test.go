@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"larder/internal/bucket/slots"
+	"larder/internal/bytecache"
 )
 
 // TestPrefetch: one read returns the pages of a span. The cache does not get them, no metric of
@@ -37,7 +38,14 @@ func TestPrefetch(t *testing.T) {
 		before := cache.len()
 		ahead, need := slots.LookAhead(t.Context())
 		defer need()
-		done, values, err := r.Prefetch(ahead, obj, Span{1500, size})
+		kept := 0
+		keep := func(key bytecache.Key, value []byte) {
+			if no := key.Local & 0xff; !bytes.Equal(value, content(size)[no<<10:][:len(value)]) {
+				t.Errorf("page %d has wrong bytes", no)
+			}
+			kept++
+		}
+		done, values, err := r.Prefetch(ahead, obj, Span{1500, size}, keep)
 		if err != nil || done != (Span{1 << 10, size}) || len(values) != 10 {
 			t.Fatalf("%v, %d pages, %v", done, len(values), err)
 		}
@@ -46,6 +54,9 @@ func TestPrefetch(t *testing.T) {
 		}
 		if reads := b.taken(); len(reads) != 1 {
 			t.Errorf("reads %v, want one", reads)
+		}
+		if kept != len(values) {
+			t.Errorf("%d pages were kept, want %d", kept, len(values))
 		}
 		if cache.len() != before {
 			t.Errorf("the cache got %d pages", cache.len()-before)
@@ -83,7 +94,7 @@ func TestPrefetchLeavesOutPagesInFlight(t *testing.T) {
 		ahead := func() {
 			go func() {
 				ctx := slots.Background(context.Background())
-				done, _, err := r.Prefetch(ctx, obj, Span{0, size})
+				done, _, err := r.Prefetch(ctx, obj, Span{0, size}, newMapCache().Set)
 				if err != nil {
 					t.Error(err)
 				}

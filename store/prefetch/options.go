@@ -22,6 +22,7 @@ type Pages interface {
 	Keys(obj pagecache.Object, span pagecache.Span) []bytecache.Key
 	Prefetch(
 		ctx context.Context, obj pagecache.Object, span pagecache.Span,
+		keep func(key bytecache.Key, value []byte),
 	) (done pagecache.Span, values [][]byte, err error)
 }
 

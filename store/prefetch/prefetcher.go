@@ -26,6 +26,9 @@ const (
 	againAfter = time.Hour
 	// retryAfter is the time after which a block that could not be read is tried again.
 	retryAfter = 5 * time.Minute
+	// After each of several failures in a row, the wait for the next read doubles.
+	minBackoff = time.Second
+	maxBackoff = time.Minute
 	// pausedFor is the time after which a disk that did not write is looked at again.
 	pausedFor = time.Second
 	// headerWait bounds the wait for the header of one block while other blocks could have theirs.
@@ -53,7 +56,8 @@ type Prefetcher struct {
 	evicted *evictions
 	looked  time.Time // when queried was asked for
 	queried map[ulid.ULID]time.Time
-	losses  int64 // Disk.Lost
+	losses  int64         // Disk.Lost
+	backoff time.Duration // after the last failure; 0: the last read did not fail
 }
 
 // object identifies the index of a block in one version of its contents.
@@ -188,17 +192,25 @@ func (p *Prefetcher) step(ctx context.Context) time.Duration {
 		return pausedFor
 	case err != nil:
 		p.failed(b, err)
+		return p.backoff
 	case done:
 		p.metrics.done.Inc()
 		p.finish(b)
 	}
+	p.backoff = 0
 	return 0
 }
 
-// failed gives up a block for a while.
+// failed gives up a block for a while. Of several failures in a row only the first is a warning,
+// because the bucket may fail for all blocks.
 func (p *Prefetcher) failed(b *block, err error) {
 	p.metrics.failed.Inc()
-	p.o.Logger.Warn("reading an index into the disk cache failed", "block", b.meta.ID, "err", err)
+	log := p.o.Logger.Debug
+	if p.backoff == 0 {
+		log = p.o.Logger.Warn
+	}
+	log("reading an index into the disk cache failed", "block", b.meta.ID, "err", err)
+	p.backoff = min(max(2*p.backoff, minBackoff), maxBackoff)
 	b.left, b.started, b.retryAt = nil, false, time.Now().Add(retryAfter)
 	b.asked = false
 	p.dequeue(b)

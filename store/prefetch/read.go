@@ -132,7 +132,7 @@ func (p *Prefetcher) read(
 		})
 		defer timer.Stop()
 	}
-	done, values, err := p.o.Pages.Prefetch(ahead, obj, span)
+	done, values, err := p.o.Pages.Prefetch(ahead, obj, span, p.o.Disk.Offer)
 	if err != nil {
 		return span.Off, err
 	}
@@ -142,6 +142,7 @@ func (p *Prefetcher) read(
 	p.metrics.reads.Inc()
 	p.metrics.bytes.Add(float64(done.End - done.Off))
 	p.metrics.read.Add(float64(len(values)))
+	// The queue has most of them already.
 	if p.o.Disk.Fill(ctx, p.o.Pages.Keys(obj, done), values) != nil {
 		return span.Off, errPaused
 	}
