@@ -327,6 +327,32 @@ func TestOrdinalAboveTheCountWaits(t *testing.T) {
 	c.complete("with a pod too many")
 }
 
+// TestDrainedMembers: members whose ordinal is gone answer without blocks, because a Querier may
+// still ask them, until they reach no peer or learn of another epoch.
+func TestDrainedMembers(t *testing.T) {
+	c := newCluster(t, 5, "a", "b")
+	c.publish(config(2, 3, "a", "b"))
+	c.run(10)
+	if !c.done(2) {
+		t.Fatal("the hand-over did not end")
+	}
+	m := c.members[ID{"a", 4}]
+	if ready, why := m.Ready(); !ready {
+		t.Errorf("not ready: %s", why)
+	}
+	for _, b := range c.blocks {
+		if m.Serves(b.ID) {
+			t.Errorf("block %s is still served", b.ID)
+		}
+	}
+	c.complete("with drained members")
+	c.cut[m.id] = true
+	c.run(2)
+	if ready, _ := m.Ready(); ready {
+		t.Error("ready although no peer was reached for two waits")
+	}
+}
+
 // TestForce: a zone is gone for good. Nothing is dropped until the operator forces it, and AtRisk
 // names the blocks before.
 func TestForce(t *testing.T) {

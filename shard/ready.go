@@ -18,7 +18,7 @@ func (m *Member) Ready() (bool, string) {
 			return false, "has no record of epochs, and waits for a peer that has one"
 		}
 	}
-	if !m.configured() {
+	if !m.configured() && !m.drained() {
 		return false, fmt.Sprintf("member %s is not configured: epoch %d has %d ordinals in %q",
 			m.id, m.newest().Epoch, m.newest().Count, m.newest().Zones)
 	}
@@ -57,6 +57,21 @@ func (m *Member) configured() bool {
 		[]Config{m.state.Current, m.state.Next, m.want.Current, m.want.Next},
 		func(c Config) bool { return c.Has(m.id) },
 	)
+}
+
+// drained reports whether the member has handed over all blocks because its ordinal no longer
+// exists. It answers Queriers without blocks until its process ends, because they may go on to ask
+// its group. A member whose zone was removed must not: the other zones of its group have blocks.
+//
+// Without a report of a peer during the last Querier wait it cannot know whether its ordinal exists
+// again.
+func (m *Member) drained() bool {
+	s := m.state
+	return m.want.equal(s) && s.Next.IsZero() && !s.Lost && s.Previous.Has(m.id) &&
+		m.id.Ordinal >= s.Current.Count &&
+		slices.ContainsFunc(m.peers, func(p peer) bool {
+			return s.Current.Has(p.id) && m.now-p.at <= m.opts.querierWait()
+		})
 }
 
 // AtRisk returns the blocks that this member would drop without the confirmation of each new owner,

@@ -12,6 +12,8 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,6 +27,7 @@ import (
 // cluster runs processes that reach each other through an in-memory network, in virtual time.
 type cluster struct {
 	t         *testing.T
+	mu        sync.Mutex          // guards processes
 	processes map[string]*process // by address
 	disks     map[shard.ID]localfs.Dir
 	peers     []Peer
@@ -37,7 +40,7 @@ type process struct {
 	*Driver
 	handler http.Handler
 	stop    func()
-	view    map[ulid.ULID]bool // as published
+	view    atomic.Pointer[map[ulid.ULID]bool] // as published
 }
 
 const wait = 2 * time.Minute
@@ -58,7 +61,9 @@ func address(id shard.ID) string {
 
 // RoundTrip is the network.
 func (c *cluster) RoundTrip(r *http.Request) (*http.Response, error) {
+	c.mu.Lock()
 	p := c.processes[r.URL.Host]
+	c.mu.Unlock()
 	if p == nil {
 		return nil, errors.New("no process has this address")
 	}
@@ -84,12 +89,13 @@ func (c *cluster) start(id shard.ID, conf shard.Config) *process {
 		}
 		c.disks[id] = dir
 	}
-	p := &process{view: map[ulid.ULID]bool{}}
+	p := &process{}
+	p.view.Store(&map[ulid.ULID]bool{})
 	ctx, cancel := context.WithCancel(context.Background())
 	changed := make(chan struct{}, 1)
 	d, err := New(Options{
 		ID: id, Config: conf, Peers: c.peers, QuerierWait: wait, Dir: dir,
-		Warm: func(id ulid.ULID) bool { return p.view[id] },
+		Warm: func(id ulid.ULID) bool { return (*p.view.Load())[id] },
 		OnOwnership: func() {
 			select {
 			case changed <- struct{}{}:
@@ -122,7 +128,16 @@ func (c *cluster) start(id shard.ID, conf shard.Config) *process {
 			}
 		}
 	}()
-	p.stop = func() { cancel(); <-ended; <-catalog; delete(c.processes, address(id)) }
+	p.stop = func() {
+		cancel()
+		<-ended
+		<-catalog
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.processes, address(id))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.processes[address(id)] = p
 	return p
 }
@@ -140,7 +155,7 @@ func (p *process) publish(ctx context.Context, all []ulid.ULID) {
 			}
 		}
 		if p.HandleBlocks(ctx, blocks, number) {
-			p.do(ctx, func() { p.view = view }) // Warm reads it in the goroutine of Run
+			p.view.Store(&view)
 			p.Applied(ctx, number)
 			return
 		}
@@ -183,7 +198,7 @@ func (c *cluster) complete() {
 			for _, p := range c.processes {
 				if p.Snapshot().Ready && p.member.ID().Ordinal == ordinal {
 					members++
-					if p.view[b] {
+					if (*p.view.Load())[b] {
 						serving++
 					}
 				}
@@ -287,8 +302,9 @@ func TestHandOver(t *testing.T) {
 		if code != http.StatusOK || !strings.HasPrefix(text, `{"timestamp":`) {
 			t.Errorf("after the hand-over: %d %s", code, text)
 		}
-		if c.processes[address(last)].Snapshot().Ready {
-			t.Error("a process without blocks is ready")
+		p := c.processes[address(last)]
+		if s := p.Snapshot(); !s.Ready || len(*p.view.Load()) > 0 {
+			t.Errorf("a process whose ordinal is gone must answer without blocks: %+v", s)
 		}
 		c.groups = 2
 		c.pass(time.Minute)

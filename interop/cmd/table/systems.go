@@ -57,6 +57,7 @@ func systems() []system {
 		{"Query Gateway", tests{"promql", []string{"TestQuery"}}},
 		{"Object storage", tests{"objectstores", nil}},
 		{"Security", tests{"multicluster", nil}},
+		{"Shards", tests{"shards", nil}},
 		{"Metrics and mixin", tests{"", []string{"TestMetric", "TestMixin"}}},
 		{"Tracing", tests{"", []string{"TestTrac"}}},
 		{"HTTP", tests{"web", nil}},
