@@ -40,6 +40,15 @@ func (o Ownership) in(s State, block ulid.ULID) bool {
 	return kept
 }
 
+// Receives reports whether the member takes a block over, and from which ordinal.
+func (o Ownership) Receives(block ulid.ULID) (from int, receives bool) {
+	current := o.want.Current
+	if current.IsZero() || current.Owns(o.id, block) || !o.want.Next.Owns(o.id, block) {
+		return 0, false
+	}
+	return Owner(block, current.Count), true
+}
+
 // Equal reports whether both own the same blocks, whatever blocks there are.
 func (o Ownership) Equal(other Ownership) bool {
 	same := func(a, b State) bool { return a.Current.Equal(b.Current) && a.Next.Equal(b.Next) }

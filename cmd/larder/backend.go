@@ -57,6 +57,7 @@ type backend struct {
 
 	shard   *membership.Driver              // nil: all blocks are served
 	onShard func(ready bool, reason string) // set before run
+	heat    atomic.Pointer[warm.Recorder]   // what was asked of blocks; nil: not recorded
 
 	irregular *irregular.Blocks
 
@@ -217,6 +218,7 @@ func (b *backend) open(
 		return nil
 	}
 	recorder := warm.NewRecorder()
+	b.heat.Store(recorder)
 	options.Recorder = recorder
 	b.server = store.New(options)
 	if conf.warm.on() {
@@ -257,6 +259,7 @@ func (b *backend) viewChanged(old, cur *catalog.View) {
 	}
 	b.headers.Prefetch(arrived)
 	if b.warmer != nil {
+		b.takeOver(old, cur) // first, so that no block counts as warm in between
 		b.warmer.ViewChanged(old, cur)
 	}
 	if cur.Ready && !cur.FromDisk {

@@ -25,6 +25,7 @@ import (
 	"larder/shard/membership"
 	"larder/store/catalog"
 	"larder/store/storepb"
+	"larder/store/warm"
 )
 
 // ordinalVariable is the environment variable with the ordinal of a pod.
@@ -206,6 +207,13 @@ func (b *backend) openShard(dir *datadir.Dir, reg prometheus.Registerer) error {
 		ID: c.id, Config: c.parsed, Peers: c.peers, Client: c.client,
 		QuerierWait: c.querierWait, StartWait: c.startWait,
 		Dir: dir.At(), LockDir: dir.Lock, Warm: b.warmForShard,
+		Heat: func(blocks []ulid.ULID) []byte {
+			if r := b.heat.Load(); r != nil {
+				return r.Heat(blocks)
+			}
+			return nil
+		},
+		MaxHeat: warm.MaxHeatBytes,
 		OnOwnership: func() {
 			if b.catalog != nil { // nil while New publishes the first ownership
 				b.catalog.Reassign()
@@ -235,6 +243,29 @@ func (b *backend) shardOrNil() catalog.Shard {
 // warmForShard reports whether a block can be confirmed to its former owner.
 func (b *backend) warmForShard(id ulid.ULID) bool {
 	return b.catalog.View().ByID(id) != nil && b.opened(id)
+}
+
+// takeOver warms the blocks of cur that the process takes over from others.
+func (b *backend) takeOver(old, cur *catalog.View) {
+	if b.shard == nil {
+		return
+	}
+	owned := b.shard.Snapshot().Ownership
+	byOwner := map[int][]*catalog.Block{}
+	for _, blk := range cur.Blocks {
+		if from, ok := owned.Receives(blk.ID); ok && old.ByID(blk.ID) == nil {
+			byOwner[from] = append(byOwner[from], blk)
+		}
+	}
+	for from, blocks := range byOwner {
+		var ids []ulid.ULID
+		for _, blk := range blocks {
+			ids = append(ids, blk.ID)
+		}
+		b.warmer.TakeOver(blocks, func(ctx context.Context) ([]byte, error) {
+			return b.shard.Heat(ctx, from, ids)
+		})
+	}
 }
 
 // shardRefuses returns why the shard must not answer Queriers, "" if it may.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -39,6 +40,10 @@ type Options struct {
 	// Warm reports whether a block can be served and the budget for warming it is spent. It must
 	// not wait. nil: every block is warm.
 	Warm func(ulid.ULID) bool
+	// Heat returns what the new owner of blocks should warm, at most MaxHeat bytes. It must not
+	// wait. nil: nothing.
+	Heat    func([]ulid.ULID) []byte
+	MaxHeat int64
 	// OnOwnership is called when the process owns other blocks. It must not wait. nil: no call.
 	OnOwnership func()
 	// OnReady is called when readiness or its reason changes. It must not wait. nil: no call.
@@ -82,6 +87,8 @@ type seen struct {
 	at       time.Duration
 	state    shard.State
 	readyFor time.Duration
+	client   *http.Client
+	base     string // the URL of its Prefix
 }
 
 // New reads the record of an earlier process and returns a Driver, which decides nothing before

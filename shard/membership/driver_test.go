@@ -96,6 +96,10 @@ func (c *cluster) start(id shard.ID, conf shard.Config) *process {
 	d, err := New(Options{
 		ID: id, Config: conf, Peers: c.peers, QuerierWait: wait, Dir: dir,
 		Warm: func(id ulid.ULID) bool { return (*p.view.Load())[id] },
+		Heat: func(blocks []ulid.ULID) []byte {
+			return fmt.Appendf(nil, "%s: %d blocks", id, len(blocks))
+		},
+		MaxHeat: 100,
 		OnOwnership: func() {
 			select {
 			case changed <- struct{}{}:
@@ -270,6 +274,12 @@ func TestHandOver(t *testing.T) {
 		if s := c.statusOf(shard.ID{Zone: "a", Ordinal: 0}); s.Progress.Leaving == 0 ||
 			s.Unsettled(2) == "" {
 			t.Errorf("in the hand-over: %+v", s)
+		}
+		// A new owner asks the former one of its own zone what to warm.
+		heat, err := c.processes[address(shard.ID{Zone: "b", Ordinal: 2})].Heat(t.Context(), 1,
+			c.blocks[:3])
+		if err != nil || string(heat) != "b/1: 3 blocks" {
+			t.Errorf("heat: %s, %v", heat, err)
 		}
 		c.groups = 3
 		c.pass(3 * wait)

@@ -177,6 +177,7 @@ func (d *Driver) handle(results []result, silent []string) {
 		d.member.HandleReport(d.now(), r.sent, r.question, r.report)
 		d.seen[r.report.ID] = seen{
 			r.address, r.report.Instance, r.sent, r.report.State, r.report.ReadyFor,
+			r.name.client, strings.TrimSuffix(r.url, "report"),
 		}
 	}
 	for id, s := range d.seen {

@@ -52,7 +52,8 @@ func askReport(ctx context.Context, t target) (shard.Report, error) {
 	return r, nil
 }
 
-// call sends a request and decodes the answer into v, which may be nil.
+// call sends a request and decodes the answer into v. A *[]byte
+// gets the body.
 func call(
 	ctx context.Context, client *http.Client, method, url string, body []byte, limit int64, v any,
 ) error {
@@ -67,6 +68,7 @@ func call(
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	raw, isRaw := v.(*[]byte)
 	switch {
 	case err != nil:
 		return err
@@ -78,10 +80,33 @@ func call(
 		return fmt.Errorf("%s: %s", resp.Status, text)
 	case int64(len(answer)) > limit:
 		return fmt.Errorf("answer is longer than %d bytes", limit)
-	case v == nil:
+	case isRaw:
+		*raw = answer
 		return nil
 	}
 	return json.Unmarshal(answer, v)
+}
+
+// Heat asks a member of an ordinal, of the own zone if there is one, what its blocks need warmed.
+func (d *Driver) Heat(ctx context.Context, ordinal int, blocks []ulid.ULID) ([]byte, error) {
+	var from seen
+	d.do(ctx, func() {
+		for id, s := range d.seen {
+			if id.Ordinal == ordinal && (from.client == nil || id.Zone == d.opts.ID.Zone) {
+				from = s
+			}
+		}
+	})
+	if from.client == nil {
+		return nil, fmt.Errorf("no member of ordinal %d has reported", ordinal)
+	}
+	body, err := json.Marshal(question{blocks[:min(len(blocks), maxQuestion)]})
+	if err != nil {
+		return nil, err
+	}
+	var heat []byte
+	err = call(ctx, from.client, http.MethodPost, from.base+"heat", body, d.opts.MaxHeat, &heat)
+	return heat, err
 }
 
 // ForceRequest makes a member do without others for an epoch.
@@ -121,6 +146,14 @@ func (d *Driver) Handler(mayForce func(*http.Request) error) http.Handler {
 			d.member.HandleTime(d.now())
 			report = d.member.Report(q.Blocks)
 		})
+	})
+	mux.HandleFunc("POST "+Prefix+"heat", func(w http.ResponseWriter, r *http.Request) {
+		var q question
+		if !decode(w, r, &q) || d.opts.Heat == nil {
+			return // an empty answer is no heat
+		}
+		w.Header().Set("Content-Type", "application/octet-stream")
+		_, _ = w.Write(d.opts.Heat(q.Blocks)) // fails only if the client has disconnected
 	})
 	mux.HandleFunc("GET "+Prefix+"status", func(w http.ResponseWriter, r *http.Request) {
 		var s Status

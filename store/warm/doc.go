@@ -3,8 +3,9 @@
 // A Recorder records which matcher sets Series requests use on which blocks, within the last two to
 // four hours. A Warmer saves that in the data directory and replays it in the background. After a
 // start it warms the served blocks, index headers first. A block from a compaction is warmed with
-// the sets of the blocks that it replaces, before these leave. A replay reads postings and series
-// like a request without chunks, so it fills every cache on that path.
+// the sets of the blocks that it replaces, before these leave. A block that another shard has
+// served is warmed with the sets that the shard recorded (TakeOver). A replay reads postings and
+// series like a request without chunks, so it fills every cache on that path.
 //
 // # Bounds
 //

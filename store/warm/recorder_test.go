@@ -100,7 +100,7 @@ func TestRecorderIsBounded(t *testing.T) {
 					}
 				}
 				check(t, r)
-				file, _ := r.encode()
+				file, _ := r.encode(nil)
 				if _, ok := decode(file); !ok || len(file) > maxSnapshotBytes/2 {
 					t.Errorf("a snapshot of %d bytes, decoded: %v", len(file), ok)
 				}
@@ -224,7 +224,7 @@ func TestRecorderIsConcurrent(t *testing.T) {
 				case 20:
 					r.hot(func(ulid.ULID) bool { return true })
 				case 30:
-					payload, _ := r.encode()
+					payload, _ := r.encode(nil)
 					saved, ok := decode(payload)
 					if !ok {
 						t.Error("a snapshot cannot be decoded")

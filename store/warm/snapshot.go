@@ -29,41 +29,60 @@ func snapshotFormat() sealed.Format { return sealed.Format{Kind: "warm", Version
 
 var errPayload = errors.New("content is not valid for its version")
 
-// encode returns the payload of a snapshot, and the number of changes that it includes.
+// encode returns the payload of a snapshot with the blocks for which want returns true, and the
+// number of changes that it includes. want may be nil, for all blocks.
 //
 // The payload has the number of places. A place is 0 if it is unused. Otherwise it has 1 plus the
 // milliseconds since its last use, its score and the ULID. The number of sets follows. A set has
 // the length and text of its key, its score, and the number and content of its marks. Numbers are
 // uvarints, marks are 8 bytes each. Ages are stored instead of times, because the time in which no
 // process runs does not count: the queries after a weekend are those from before.
-func (r *Recorder) encode() (payload []byte, changes uint64) {
+func (r *Recorder) encode(want func(ulid.ULID) bool) (payload []byte, changes uint64) {
 	now := time.Now().UnixMilli()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	w := r.weight(now)
 	score := func(s float64) uint64 { return uint64(min(s/w, maxScore) / scoreUnit) }
+	wanted := make([]uint64, len(r.places)/markBlocks+1)
 	p := binary.AppendUvarint(nil, uint64(len(r.places)))
 	for i := range r.places {
 		b := &r.places[i]
-		if b.last == 0 {
+		if b.last == 0 || want != nil && !want(b.id) {
 			p = append(p, 0)
 			continue
 		}
+		wanted[i/markBlocks] |= 1 << (i % markBlocks)
 		p = binary.AppendUvarint(p, uint64(max(now-b.last, 0))+1)
 		p = binary.AppendUvarint(p, score(b.score))
 		p = append(p, b.id[:]...)
 	}
-	p = binary.AppendUvarint(p, uint64(len(r.sets)))
+	var sets []*set
 	for _, s := range r.sets {
+		if want == nil || s.marksAny(wanted) {
+			sets = append(sets, s)
+		}
+	}
+	p = binary.AppendUvarint(p, uint64(len(sets)))
+	for _, s := range sets {
 		p = binary.AppendUvarint(p, uint64(len(s.key)))
 		p = append(p, s.key...)
 		p = binary.AppendUvarint(p, score(s.score))
 		p = binary.AppendUvarint(p, uint64(len(s.marks)))
-		for _, m := range s.marks {
-			p = binary.LittleEndian.AppendUint64(p, m.young|m.old)
+		for i, m := range s.marks {
+			p = binary.LittleEndian.AppendUint64(p, (m.young|m.old)&wanted[i])
 		}
 	}
 	return p, r.changes
+}
+
+// marksAny reports whether a set was used on one of the places.
+func (s *set) marksAny(places []uint64) bool {
+	for i, m := range s.marks {
+		if (m.young|m.old)&places[i] != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // snapshot is the decoded payload of a file.

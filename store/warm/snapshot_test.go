@@ -48,7 +48,7 @@ func TestSnapshotsAddUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		r := filled("x")
-		payload, _ := r.encode()
+		payload, _ := r.encode(nil)
 		if err := writeSnapshot(localfs.At(dir), payload); err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +82,7 @@ func TestSnapshotsAddUp(t *testing.T) {
 
 func TestDamagedSnapshotsAreRejected(t *testing.T) {
 	dir := t.TempDir()
-	payload, _ := filled("x").encode()
+	payload, _ := filled("x").encode(nil)
 	path := filepath.Join(dir, snapshotName)
 	f := func(what string, file []byte, want error) {
 		t.Helper()
@@ -114,7 +114,7 @@ func TestDamagedSnapshotsAreRejected(t *testing.T) {
 
 // FuzzDecode: any payload that decodes can be merged and encoded again.
 func FuzzDecode(f *testing.F) {
-	payload, _ := filled("x").encode()
+	payload, _ := filled("x").encode(nil)
 	f.Add(payload)
 	f.Add([]byte{0, 0})
 	f.Fuzz(func(t *testing.T, payload []byte) {
@@ -125,7 +125,7 @@ func FuzzDecode(f *testing.F) {
 		r := NewRecorder()
 		r.merge(saved)
 		check(t, r)
-		again, _ := r.encode()
+		again, _ := r.encode(nil)
 		if _, ok := decode(again); !ok {
 			t.Error("the encoded snapshot cannot be decoded")
 		}

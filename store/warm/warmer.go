@@ -93,8 +93,8 @@ type Warmer struct {
 
 	mu      sync.Mutex // guards following; held for map operations only
 	closed  bool
-	view    *catalog.View // the last view of ViewChanged, nil before the first
-	warming map[ulid.ULID]*successor
+	view    *catalog.View            // the last view of ViewChanged, nil before the first
+	warming map[ulid.ULID]*successor // of TakeOver, too
 
 	// saved is the recorder's count of changes at the last snapshot. Only Run uses it.
 	saved uint64
@@ -210,7 +210,7 @@ func (w *Warmer) save() {
 	if w.opts.Recorder.stats().changes == w.saved {
 		return
 	}
-	payload, changes := w.opts.Recorder.encode()
+	payload, changes := w.opts.Recorder.encode(nil)
 	err := w.opts.LockDir()
 	if err == nil {
 		err = writeSnapshot(w.opts.Dir, payload)

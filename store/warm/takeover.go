@@ -1,0 +1,114 @@
+package warm
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"larder/internal/sealed"
+	"larder/store/catalog"
+)
+
+// MaxHeatBytes bounds what Heat returns.
+const MaxHeatBytes = maxSnapshotBytes
+
+// afterHandOver is the reason for the replay of blocks that another process has served.
+const afterHandOver = "hand_over"
+
+// Heat returns the matcher sets that were recorded for the given blocks, for the process that takes
+// them over.
+func (r *Recorder) Heat(blocks []ulid.ULID) []byte {
+	want := make(map[ulid.ULID]bool, len(blocks))
+	for _, id := range blocks {
+		want[id] = true
+	}
+	payload, _ := r.encode(func(id ulid.ULID) bool { return want[id] })
+	return payload
+}
+
+// TakeOver warms blocks that another process serves until they are warm here. fetch returns the
+// Heat of that process. The blocks do not count as warm until their matcher sets were replayed, or
+// the bounds of the replay are used up. If fetch fails, they are warm with their headers.
+func (w *Warmer) TakeOver(
+	blocks []*catalog.Block, fetch func(ctx context.Context) ([]byte, error),
+) {
+	s := &successor{}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return
+	}
+	for _, b := range blocks {
+		w.warming[b.ID] = s
+	}
+	w.wg.Go(func() {
+		defer w.tookOver(blocks, s)
+		w.contained(func() { w.takeOver(blocks, s, fetch) })
+	})
+}
+
+// tookOver ends the warming of blocks.
+func (w *Warmer) tookOver(blocks []*catalog.Block, s *successor) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, b := range blocks {
+		if w.warming[b.ID] == s { // not one that a compaction has begun
+			delete(w.warming, b.ID)
+		}
+	}
+}
+
+func (w *Warmer) takeOver(
+	blocks []*catalog.Block, s *successor, fetch func(ctx context.Context) ([]byte, error),
+) {
+	payload, err := fetch(w.ctx)
+	if err == nil && len(payload) == 0 {
+		return // the other process records nothing
+	}
+	if err == nil {
+		saved, ok := decode(payload)
+		if !ok {
+			err = fmt.Errorf("%w: %w", sealed.ErrDamaged, errPayload)
+		} else {
+			w.opts.Recorder.merge(saved)
+		}
+	}
+	if err != nil {
+		w.log.Warn("no matcher sets from the former owner of blocks", "blocks", len(blocks),
+			"err", err)
+		return
+	}
+	byID := make(map[ulid.ULID]*catalog.Block, len(blocks))
+	var ids []ulid.ULID
+	for _, b := range blocks {
+		byID[b.ID] = b
+		ids = append(ids, b.ID)
+	}
+	sets, used := w.opts.Recorder.hot(func(id ulid.ULID) bool { return byID[id] != nil })
+	var tasks []task
+	for _, set := range sets {
+		tasks = append(tasks, task{byID[set.block], set.key, set.score})
+	}
+	if len(tasks) == 0 {
+		return
+	}
+	byHeat(tasks)
+	// Headers of unused blocks are not waited for. The limit does not include their builds, same as
+	// after a compaction.
+	ids = slices.DeleteFunc(ids, func(id ulid.ULID) bool { _, ok := used[id]; return !ok })
+	if err := w.opts.Headers.Wait(w.ctx, ids); err != nil {
+		w.metrics.skipped.WithLabelValues(afterHandOver, skippedFailed).Add(float64(len(tasks)))
+		return
+	}
+	deadline := time.Now().Add(w.opts.MaxTime)
+	w.mu.Lock()
+	s.deadline = deadline
+	w.mu.Unlock()
+	ctx, cancel := context.WithDeadline(w.ctx, deadline)
+	defer cancel()
+	o := w.replay(ctx, afterHandOver, tasks, newBudget(w.opts.MaxBytes))
+	w.report(afterHandOver, o, "blocks", len(blocks))
+}
