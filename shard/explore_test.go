@@ -226,6 +226,16 @@ func appendMember(b []byte, m *Member) []byte {
 	if busy {
 		b = append(b, age(m, m.committedAt, 1))
 	}
+	if m.drained() {
+		// Until when it is, unless it hears of a peer.
+		last := byte(2)
+		for i := range m.peers {
+			if p := &m.peers[i]; m.state.Current.Has(p.id) {
+				last = min(last, age(m, p.at, 2))
+			}
+		}
+		b = append(b, last)
+	}
 	for _, block := range m.blocks {
 		b = append(b, block.ID[15])
 	}
