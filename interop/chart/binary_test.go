@@ -160,6 +160,8 @@ func content(t *testing.T, l *layout, file string, from source, bucket string) [
 	switch filepath.Base(file) {
 	case "objstore.yml":
 		return fmt.Appendf(nil, "type: FILESYSTEM\nconfig:\n  directory: %q\n", bucket)
+	case "peers.yml":
+		return []byte("tls_config: {insecure_skip_verify: true}\n")
 	case "web-config.yml":
 		return []byte("{}\n")
 	case "tls.crt", "ca.crt":

@@ -96,6 +96,12 @@ func TestMistakes(t *testing.T) {
 	f(`extraArgs: [--data-dir=/data]`, "extraArgs", "--data-dir", "set by the chart")
 	f(`extraArgs: [--objstore.config=x]`, "extraArgs", "--objstore.config", "set by the chart")
 	f(`extraEnv: [{name: A}, {name: A}]`, "extraEnv", "A is set twice")
+	f(`{sharded: {enabled: true, type: larder}, httpConfig: {name: web, tls: true}}`,
+		"sharded.peersConfig.name")
+	f(`sharded: {enabled: true, peersConfig: {name: peers}}`, "sharded.peersConfig",
+		"sharded.type larder")
+	f(`sharded: {enabled: true, type: ring}`, "/sharded/type")
+	f(`extraEnv: [{name: LARDER_ZONE, value: "a"}]`, "extraEnv", "LARDER_ZONE")
 	f(`extraEnv: [{name: LARDER_ORDINAL, value: "1"}]`, "extraEnv", "LARDER_ORDINAL")
 	f(`rules: {enabled: true, disabledAlerts: [LarderPaniced]}`, "LarderPaniced", "LarderPanicked")
 	f(

@@ -184,6 +184,20 @@ sharded:
 rolloutOperator: {enabled: true, maxUnavailable: 2}
 minReadySeconds: 10
 `},
+	{"larder's shards", `
+zones: [{name: b}, {name: a}]
+sharded:
+  enabled: true
+  type: larder
+  epoch: 3
+  startWait: 100ms
+  peersConfig: {name: larder-peers}
+  hashPartitioning:
+    shards: 3
+    extraRelabelingConfigs: [{action: drop, source_labels: [cluster], regex: test.*}]
+rolloutOperator: {enabled: true}
+networkPolicy: {enabled: true, httpFrom: [{podSelector: {}}]}
+`},
 	{"growth", `
 zones: [{name: a}, {name: b}]
 sharded: {enabled: true, hashPartitioning: {shards: 5, previousShards: 3}}

@@ -24,6 +24,13 @@
 {{- fail "sharded.hashPartitioning has values, but sharded.enabled is false" }}
 {{- end }}
 
+{{- if and (include "larder.ownShards" .) $v.httpConfig.tls (not $v.sharded.peersConfig.name) }}
+{{- fail "sharded.peersConfig.name: pods ask each other over HTTPS with httpConfig.tls; give a Secret with the client configuration" }}
+{{- end }}
+{{- if and (not (include "larder.ownShards" .)) $v.sharded.peersConfig.name }}
+{{- fail "sharded.peersConfig: has no effect without sharded.enabled and sharded.type larder" }}
+{{- end }}
+
 {{- $groups := include "larder.groups" . | int }}
 {{- if or (lt $groups (include "larder.shards" . | int)) (gt $groups (include "larder.ordinals" . | int)) }}
 {{- fail (printf "endpointConfig.groups: must be at least the number of shards, %s, and at most the pods of a zone, %s" (include "larder.shards" .) (include "larder.ordinals" .)) }}
@@ -79,7 +86,7 @@
 {{- end }}
 {{- end }}
 
-{{- $names := list "LARDER_ORDINAL" }}
+{{- $names := list "LARDER_ORDINAL" "LARDER_ZONE" }}
 {{- range $v.extraEnv }}
 {{- if has .name $names }}
 {{- fail (printf "extraEnv: %s is set twice, or by the chart" .name) }}

@@ -1,20 +1,46 @@
 {{/*
-How a pod learns which blocks are its own. Only this file and configmap-shards.yaml know.
+How a pod learns which blocks are its own. Only this file and configmap-shards.yaml know. larder
+watches the files of one ConfigMap, which is mounted as a folder. The ordinal and the zone are labels
+of the pod.
 
-Today each ordinal has a file of relabelling rules in one ConfigMap, mounted as a folder, and the
-environment variable LARDER_ORDINAL, from a label of the pod, names the file. larder watches it.
+With type larder, all pods read one file with the number of shards. With type hashmod, each ordinal
+has a file of relabelling rules, which the environment variable LARDER_ORDINAL names.
 */}}
+{{- define "larder.ownShards" -}}
+{{- if and .Values.sharded.enabled (eq .Values.sharded.type "larder") }}true{{ end }}
+{{- end }}
+
 {{- define "larder.shardEnv" -}}
 {{- if .Values.sharded.enabled -}}
 - name: LARDER_ORDINAL
   valueFrom:
     fieldRef:
       fieldPath: metadata.labels['apps.kubernetes.io/pod-index']
+{{- if include "larder.ownShards" . }}
+- name: LARDER_ZONE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.labels['larder/zone']
+{{- end }}
 {{- end }}
 {{- end }}
 
 {{- define "larder.shardArgs" -}}
-{{- if .Values.sharded.enabled }}
+{{- $v := .Values }}
+{{- if include "larder.ownShards" . }}
+- --shard.config-file=/etc/larder/shards/shards.yaml
+- --shard.ordinal=$(LARDER_ORDINAL)
+- --shard.zone=$(LARDER_ZONE)
+- --shard.peers={{ ternary "https" "http" $v.httpConfig.tls }}://{{ include "larder.fullname" . }}-peers.{{ include "larder.namespace" . }}.svc.{{ $v.clusterDomain }}:{{ int $v.service.httpPort }}
+- --shard.querier-wait={{ $v.sharded.querierWait }}
+- --shard.start-wait={{ $v.sharded.startWait }}
+{{- if $v.sharded.peersConfig.name }}
+- --shard.peers-config-file=/etc/larder/shard-peers/peers.yml
+{{- end }}
+{{- if $v.sharded.hashPartitioning.extraRelabelingConfigs }}
+- --selector.relabel-config-file=/etc/larder/shards/relabel.yaml
+{{- end }}
+{{- else if $v.sharded.enabled }}
 - --selector.relabel-config-file=/etc/larder/shards/shard-$(LARDER_ORDINAL).yaml
 {{- end }}
 {{- end }}
@@ -24,6 +50,14 @@ environment variable LARDER_ORDINAL, from a label of the pod, names the file. la
 - name: shards
   configMap:
     name: {{ include "larder.fullname" . }}-shards
+{{- if and (include "larder.ownShards" .) .Values.sharded.peersConfig.name }}
+- name: shard-peers
+  secret:
+    secretName: {{ .Values.sharded.peersConfig.name }}
+    items:
+      - key: {{ .Values.sharded.peersConfig.key }}
+        path: peers.yml
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -32,7 +66,23 @@ environment variable LARDER_ORDINAL, from a label of the pod, names the file. la
 - name: shards
   mountPath: /etc/larder/shards
   readOnly: true
+{{- if and (include "larder.ownShards" .) .Values.sharded.peersConfig.name }}
+- name: shard-peers
+  mountPath: /etc/larder/shard-peers
+  readOnly: true
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The file of type larder. */}}
+{{- define "larder.shardConfig" -}}
+{{- $zones := list }}
+{{- range .Values.zones }}
+{{- $zones = append $zones .name }}
+{{- end -}}
+epoch: {{ int .Values.sharded.epoch }}
+count: {{ include "larder.shards" . }}
+zones: {{ sortAlpha $zones | toJson }}
 {{- end }}
 
 {{/*
