@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,9 +70,9 @@ func TestReadsAreShared(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			reads := 0
+			var reads atomic.Int64
 			o.before = func(string) error {
-				if reads++; reads > 2 { // not those of the header
+				if reads.Add(1) > 2 { // not those of the header
 					time.Sleep(time.Second)
 				}
 				return nil
@@ -298,9 +299,9 @@ func TestDisksThatDoNotWrite(t *testing.T) {
 
 // TestFailures: a block that cannot be read is tried again later, and does not count as waiting.
 func TestFailures(t *testing.T) {
-	reads := 0
+	var reads atomic.Int64
 	o := options{before: func(string) error {
-		if reads++; reads == 3 { // the first after those of the header
+		if reads.Add(1) == 3 { // the first after those of the header
 			return errors.New("the bucket fails")
 		}
 		return nil
