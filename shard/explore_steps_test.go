@@ -65,6 +65,25 @@ func (x *model) pollAll(w, before *world, slot int) {
 		x.poll(w, before, slot, other)
 	}
 	x.pollCrowd(w, slot)
+	x.silence(w, before, slot)
+}
+
+// silence tells a member that asks all peers whether an address is silent: that of a process which
+// no member reaches. It matters only if another process answers for the same ordinal. Otherwise its
+// report is missing, which delays as much.
+func (x *model) silence(w, before *world, slot int) {
+	cut := int(w.cut) - 1
+	if !x.up(w, slot) || slot == cut {
+		return
+	}
+	silent := cut >= 0 && int(w.dup)-1 == cut && x.up(before, cut)
+	if known := len(x.nodes[w.nodes[slot]].m.silent) > 0; known != silent {
+		arg := uint32(0)
+		if silent {
+			arg = 1
+		}
+		x.run(w, slot, stepSilent, arg)
+	}
 }
 
 // pollCrowd lets a member ask the bystanders.

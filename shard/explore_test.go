@@ -148,6 +148,7 @@ const (
 	stepCrowd
 	stepTick
 	stepAsk
+	stepSilent
 	stepForget
 	stepView
 	stepStart
@@ -218,7 +219,8 @@ func appendMember(b []byte, m *Member) []byte {
 		b = append(b, byte(m.pending))
 	}
 	busy := m.want.Committed && m.want.Current.Has(m.id)
-	b = appendBool(b, m.dead, m.heard, m.twin, m.loaded, m.frozen, busy, m.alone)
+	b = appendBool(b, m.dead, m.heard, m.twin, m.loaded, m.frozen, busy, m.alone,
+		len(m.silent) > 0)
 	b = append(b, byte(len(m.blocks)))
 	if m.want.Current.Has(m.id) {
 		b = appendBool(b, m.ready, m.readyFor() >= tick)
@@ -359,6 +361,8 @@ func (x *model) apply(w *world, slot int, s step) uint32 {
 			}
 			return s.arg>>twin&1 == 1
 		})
+	case stepSilent:
+		m.HandleSilent(m.now, slices.Repeat([]string{"10.0.0.1:10902"}, int(s.arg)))
 	case stepAsk:
 		m.HandleAsk(m.now, "q")
 	case stepView:
