@@ -21,7 +21,7 @@ import (
 func short(only ...string) config {
 	return config{
 		seed: 1, only: only, injectFor: 1200 * time.Millisecond, workers: 3, size: 1, questions: 60,
-		inARow: 10, recoverIn: 30 * time.Second, settle: 30 * time.Second,
+		inARow: 10, recoverIn: 30 * time.Second, settle: idleFor,
 	}
 }
 

@@ -26,8 +26,11 @@ type config struct {
 	questions int
 	inARow    int           // answers in a row that count as recovery
 	recoverIn time.Duration // maximum time of a recovery
-	settle    time.Duration // time for the process to release its resources
+	settle    time.Duration // time for the process to release its resources, see idleFor
 }
+
+// idleFor is longer than larder keeps idle connections: 90 s to the bucket, a minute to memcached.
+const idleFor = 2 * time.Minute
 
 func main() {
 	c := config{inARow: 50}
@@ -55,7 +58,7 @@ func main() {
 	app.Flag("recover-in", "Time limit until requests succeed again.").
 		Default("30s").DurationVar(&c.recoverIn)
 	app.Flag("settle", "Time limit for an idle process to release its resources.").
-		Default("20s").DurationVar(&c.settle)
+		Default(idleFor.String()).DurationVar(&c.settle)
 	kingpin.MustParse(app.Parse(os.Args[1:]))
 	if only != "" {
 		c.only = strings.Split(only, ",")
