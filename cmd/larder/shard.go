@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"larder/internal/datadir"
+	"larder/internal/redaction"
 	"larder/internal/reload"
 	"larder/shard"
 	"larder/shard/membership"
@@ -139,7 +140,7 @@ func (c *shardConfig) load() (err error) {
 func (c *shardConfig) read() (shard.Config, error) {
 	b, err := os.ReadFile(c.file)
 	if err != nil {
-		return shard.Config{}, fmt.Errorf("--shard.config-file: %w", err)
+		return shard.Config{}, fmt.Errorf("--shard.config-file: %w", redaction.File(err))
 	}
 	parsed, err := membership.ParseConfig(b)
 	if err != nil {
