@@ -333,7 +333,9 @@ func (x *model) apply(w *world, slot int, s step) uint32 {
 		return x.settle(n, slot)
 	}
 	if s.kind == stepStop || s.kind == stepLose {
-		n.up, n.rec = false, n.m.state
+		// A process that is down answers no Querier. What it served last must go: the key of a node
+		// that is down leaves it out, so that nodes that served different blocks share a number.
+		n = node{m: n.m, rec: n.m.state}
 		if s.kind == stepLose {
 			n.rec = State{}
 		}
