@@ -53,7 +53,7 @@ unit: ## Run the tests of this module, and those of the image and the dashboards
 	cd deploy/grafana && $(GO) test ./...
 
 race: ## Run the short tests with the race detector.
-	LARDER_REQUIRE=1 $(GO) test -race -short -timeout 20m $(RACE)
+	LARDER_REQUIRE=1 $(GO) test -race -short -timeout 30m $(RACE)
 
 fuzz: ## Run every fuzz target for FUZZTIME, FUZZJOBS at a time.
 	@for pkg in $$(git ls-files -co --exclude-standard '*_test.go' | grep -v '^interop/' | \
