@@ -15,11 +15,13 @@ import (
 func TestReadLog(t *testing.T) {
 	long := strings.Repeat("x", 128) + "..."
 	lines := []string{
-		`ts=2026-11-30T10:00:05.000Z level=info msg="slow request" method=/thanos.Store/LabelValues ` +
+		`ts=2026-11-30T10:00:05.000Z level=info msg="slow request" ` +
+			`method=/thanos.Store/LabelValues ` +
 			`duration=1s tenant=kitchen matchers={} min_time=2026-11-30T09:00:00.000Z ` +
 			`max_time=2026-11-30T10:00:00.000Z label=pod limit=7 blocks=2`,
 		`ts=2026-11-30T10:00:06.000Z level=info msg="slow request" method=/thanos.Store/Series ` +
-			`duration=5.5s tenant=cellar peer=127.0.0.1:1 matchers="{__name__=\"up\", a=~\"b\\\\.c\"}" ` +
+			`duration=5.5s tenant=cellar peer=127.0.0.1:1 matchers="{__name__=\"up\", ` +
+			`a=~\"b\\\\.c\"}" ` +
 			`min_time=2026-11-30T09:00:00.000Z max_time=9223372036854775807 max_resolution=5m0s ` +
 			`skip_chunks=true`,
 		`ts=2026-11-30T10:00:07.000Z level=info msg="slow request" method=/thanos.Store/Series ` +
@@ -29,7 +31,8 @@ func TestReadLog(t *testing.T) {
 	}
 	inJSON := []string{
 		`{"ts":"2026-11-30T10:00:05.000Z","level":"info","msg":"slow request",` +
-			`"method":"/thanos.Store/LabelValues","duration":1,"tenant":"kitchen","matchers":"{}",` +
+			`"method":"/thanos.Store/LabelValues","duration":1,"tenant":"kitchen",` +
+			`"matchers":"{}",` +
 			`"min_time":"2026-11-30T09:00:00.000Z","max_time":"2026-11-30T10:00:00.000Z",` +
 			`"label":"pod","limit":7,"blocks":2}`,
 		`{"ts":"2026-11-30T10:00:06.000Z","msg":"slow request","method":"/thanos.Store/Series",` +

@@ -122,7 +122,8 @@ func registerBench(app *kingpin.Application) *benchCommand {
 	b.compare.Arg("b", "Result to compare.").Required().StringVar(&b.reportB)
 	b.curves = registerCurves(group)
 	b.budget = group.Command("budgets",
-		"Print budgets that follow from results written with --json, best of runs with several seeds.")
+		"Print budgets that follow from results written with --json, best of runs with several "+
+			"seeds.")
 	b.budget.Arg("result", "Results of the same scenarios.").Required().StringsVar(&b.runs)
 	return b
 }

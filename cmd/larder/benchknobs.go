@@ -35,8 +35,8 @@ func (b *benchCommand) tuneFlags(f *kingpin.CmdClause) {
 		"0",
 		&b.tune.memory,
 		config.ParseSize,
-		"Memory ceiling of --tune: the gateway runs as in a container of this size, and the caches "+
-			"are divided within it. 0 = the limit of this process, if it has one.",
+		"Memory ceiling of --tune: the gateway runs as in a container of this size, and the "+
+			"caches are divided within it. 0 = the limit of this process, if it has one.",
 	))
 	note("tune-disk", flag(f, "tune-disk", "0", &b.tune.disk, config.ParseSize,
 		"Disk ceiling of --tune: the largest --disk-cache-size to try. 0 = no disk cache."))
@@ -46,8 +46,8 @@ func (b *benchCommand) tuneFlags(f *kingpin.CmdClause) {
 		"0",
 		&b.tune.usd,
 		notNegative,
-		"Cost ceiling of --tune in US dollars for 1,000 requests. bench exits with 1 if the result "+
-			"costs more. 0 = no ceiling.",
+		"Cost ceiling of --tune in US dollars for 1,000 requests. bench exits with 1 if the "+
+			"result costs more. 0 = no ceiling.",
 	))
 }
 

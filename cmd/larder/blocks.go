@@ -37,8 +37,8 @@ func (c *blocksConfig) flags(f flagger) {
 		"How to find blocks: concurrent (one request for each unknown block) "+
 			"or recursive (one listing of all objects).")
 	flag(f, "selector.hashmod-patience", "0s", &c.hashmodPatience, promDuration,
-		"Time to go on serving blocks that leave because the modulus or the kept remainders of the "+
-			"hashmod rule in --selector.relabel-config changed, also by a restart. Any other "+
+		"Time to go on serving blocks that leave because the modulus or the kept remainders of "+
+			"the hashmod rule in --selector.relabel-config changed, also by a restart. Any other "+
 			"change of the rules acts at once. 0 = these blocks leave at once too.")
 	c.selectionFlags(f)
 }

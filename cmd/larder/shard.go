@@ -54,7 +54,8 @@ func (c *shardConfig) flags(f flagger) {
 		"Number of shards in each zone. A process serves the blocks of its ordinal. "+
 			"0 = serve all blocks, unless --shard.config-file is set.")
 	flag(f, "shard.epoch", "1", &c.epoch, integer(1),
-		"Number of this configuration. Raise it with each change of --shard.count or --shard.zones.")
+		"Number of this configuration. Raise it with each change of --shard.count or "+
+			"--shard.zones.")
 	flag(f, "shard.config-file", "", &c.file, text,
 		"Path to a YAML file with epoch, count and zones, instead of --shard.count. "+
 			"It is watched: a change needs no restart.").PlaceHolder("<file-path>")

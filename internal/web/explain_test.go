@@ -85,7 +85,8 @@ func TestExplainPage(t *testing.T) {
 	}
 	w = get(t, h, "/debug/explain?match[]=up&start=1&end=2", "text/html")
 	body := w.Body.String()
-	for _, text := range []string{idA.String(), "kept postings", "estimate", `href="../blocks"`, "&lt;script&gt;"} {
+	for _, text := range []string{idA.String(), "kept postings", "estimate", `href="../blocks"`,
+		"&lt;script&gt;"} {
 		if !strings.Contains(body, text) {
 			t.Errorf("the page lacks %q", text)
 		}
@@ -157,7 +158,8 @@ func TestParseSelector(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"", "{}", "up{", "up}", `up{a=}`, `up{a="b"`, `up{a="b" c="d"}`, `up{,}`, "up up", "1", "sum(up)",
+		"", "{}", "up{", "up}", `up{a=}`, `up{a="b"`, `up{a="b" c="d"}`, `up{,}`, "up up", "1",
+		"sum(up)",
 		`up{a=b}`, `up{"a"`, `up[5m]`, `up{a="b"} offset 5m`, "\xff",
 	} {
 		if got, err := parseSelector(text); err == nil {

@@ -81,7 +81,8 @@ func TestPagesShow(t *testing.T) {
 		`<tr><td>chunk pages in memcached</td><td class="n"></td><td class="n"></td>`,
 		`<td class="n">50</td><td class="n">40.0 %</td>`,
 		// There is no disk cache.
-		`<tr><td>chunks</td><td class="n">400</td><td class="n">50.0 %</td><td class="n"></td><td class="n">10.0 %</td><td class="n">15.0 %</td><td class="n">25.0 %</td></tr>`,
+		`<tr><td>chunks</td><td class="n">400</td><td class="n">50.0 %</td><td class="n"></td>`+
+			`<td class="n">10.0 %</td><td class="n">15.0 %</td><td class="n">25.0 %</td></tr>`,
 		`<tr><td>requests</td><td class="n">5 B</td><td class="n">2.0 KiB</td>`,
 	)
 	o.Probe.SetReady()

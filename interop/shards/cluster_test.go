@@ -277,7 +277,8 @@ func startQuerier(t *testing.T, c *cluster) *querier {
 	replace(t, filepath.Join(dir, "hosts"), hosts.String())
 	script := filepath.Join(dir, "thanos")
 	replace(t, script, fmt.Sprintf(
-		"#!/bin/sh\nexec %s -m sh -c 'mount --bind %s/hosts /etc/hosts && exec %s \"$@\"' sh \"$@\"\n",
+		"#!/bin/sh\nexec %s -m sh -c 'mount --bind %s/hosts /etc/hosts && exec %s \"$@\"' sh "+
+			"\"$@\"\n",
 		unshare, dir, thanos,
 	))
 	if err := os.Chmod(script, 0o700); err != nil {

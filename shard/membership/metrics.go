@@ -29,7 +29,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 				"blocks may be missing from answers until it has reached one."),
 		epoch: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "larder_shard_epoch",
-			Help: "Epochs of the process: configured (last read), next (being taken on, 0 for none), current (whose blocks are served).",
+			Help: "Epochs of the process: configured (last read), next (being taken on, 0 for " +
+				"none), current (whose blocks are served).",
 		}, []string{"state"}),
 		count: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "larder_shard_count",
@@ -55,7 +56,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"outcome"}),
 		unwatched: f.NewCounter(prometheus.CounterOpts{
 			Name: "larder_shard_clients_unwatched_total",
-			Help: "Total number of calls of Info by clients beyond the number that hand-overs wait for.",
+			Help: "Total number of calls of Info by clients beyond the number that hand-overs " +
+				"wait for.",
 		}),
 		forced: f.NewCounter(prometheus.CounterOpts{
 			Name: "larder_shard_forced_total",

@@ -94,8 +94,8 @@ func (t *Tuning) write(p *printer) {
 	}
 	p.printf(
 		"\nQuotients compare with the value that was in force; below 1 is better. In brackets: "+
-			"the 95 %% interval.\nA gain counts from %.3g %%. Scenarios without a budget may take %.3g "+
-			"%% more time than at the start.\n\n",
+			"the 95 %% interval.\nA gain counts from %.3g %%. Scenarios without a budget may "+
+			"take %.3g %% more time than at the start.\n\n",
 		100*t.MinGain,
 		100*t.Slack,
 	)

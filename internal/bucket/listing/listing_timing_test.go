@@ -13,7 +13,9 @@ func BenchmarkS3Page(b *testing.B) {
 	for i := range 1000 {
 		fmt.Fprintf(
 			&doc,
-			"<Contents><Key>01ARZ3NDEKTSV4RRFFQ69G5FAV%%2Fchunks%%2F%06d</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>&#34;abc&#34;</ETag><Size>1</Size><StorageClass>STANDARD</StorageClass></Contents>",
+			"<Contents><Key>01ARZ3NDEKTSV4RRFFQ69G5FAV%%2Fchunks%%2F%06d</Key>"+
+				"<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>&#34;abc&#34;</ETag>"+
+				"<Size>1</Size><StorageClass>STANDARD</StorageClass></Contents>",
 			i,
 		)
 	}

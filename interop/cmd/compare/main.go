@@ -110,7 +110,8 @@ func parse(args []string) (o options, err error) {
 	results := fs.String("results", "", "results.json to print again, instead of a run")
 	sets := fs.String("sets", "", "data sets, separated by commas; default: all")
 	queries := fs.String("queries", "", "queries, separated by commas; default: all")
-	modes := fs.String("modes", "", "fs, s3-cold, s3-warm, s3-disk, separated by commas; default: all")
+	modes := fs.String("modes", "", "fs, s3-cold, s3-warm, s3-disk, separated by commas; "+
+		"default: all")
 	systems := fs.String("systems", "thanos,larder,floor", "systems to measure")
 	concurrency := fs.String("concurrency", "1,8,32", "numbers of clients, each measured by itself")
 	if err := fs.Parse(args); err != nil {
