@@ -442,6 +442,7 @@ func (s *Server) askSeries(
 	opts := block.StreamOptions{
 		MinTime: q.minT, MaxTime: q.maxT,
 		SkipChunks: true,
+		Collect:    what.collect(a.meta),
 		RunBytes:   run,
 		Account:    charged(&a.entries, &r.seriesPages, &a.entryBytes),
 		OnSeries:   a.onSeries(r),

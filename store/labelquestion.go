@@ -27,6 +27,8 @@ type question interface {
 	expect(ctx context.Context, h *indexheader.Header, series int) (count, length int)
 	// header returns the answer of the header of a block. Its bytes are reserved.
 	header(ctx context.Context, a *labelBlock, bytes *labelBytes) (stringList, error)
+	// collect says what the series of a block are asked for.
+	collect(meta *catalog.Block) block.Collect
 	// segment adds the strings of the series of a segment. more says whether further series may add
 	// strings.
 	segment(meta *catalog.Block, seg *block.Segment, out *stringSet) (more bool, err error)
@@ -79,6 +81,8 @@ func (n *namesQuestion) header(
 	}
 	return out, nil
 }
+
+func (n *namesQuestion) collect(*catalog.Block) block.Collect { return block.Collect{Names: true} }
 
 func (n *namesQuestion) segment(
 	meta *catalog.Block, seg *block.Segment, out *stringSet,
@@ -176,6 +180,13 @@ func (v *valuesQuestion) header(
 		return list, err
 	}
 	return w.list, nil
+}
+
+func (v *valuesQuestion) collect(meta *catalog.Block) block.Collect {
+	if meta.Labels.Has(v.label) {
+		return block.Collect{} // the first series has the value
+	}
+	return block.Collect{Label: v.label}
 }
 
 func (v *valuesQuestion) segment(

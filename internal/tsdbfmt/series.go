@@ -149,7 +149,8 @@ func ChunkBound(ref, next uint64) uint32 {
 
 // AppendChunkMetas appends the chunks of a series that overlap the closed range [minT, maxT] to
 // dst. b is the rest that AppendSeriesLabels returned. It stops at the first chunk that starts
-// after maxT, same as Thanos.
+// after maxT, same as Thanos. Without a dst it stops at the first chunk in range, and lastKept says
+// whether there is one.
 //
 // It returns the reference of the entry's first chunk, kept or not (0 and false for a series
 // without chunks), and whether the entry's last chunk was kept, so that the next entry in the index
@@ -190,6 +191,9 @@ func AppendChunkMetas(
 			return first, true, false, nil
 		}
 		if hi >= minT {
+			if dst == nil {
+				return first, true, true, nil
+			}
 			dst.Append(ref, lo, hi, 0)
 			lastKept = true
 		}

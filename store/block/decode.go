@@ -115,19 +115,27 @@ func (s *Stream) decodeEntry(ref uint32, off int64, content []byte) error {
 	if err != nil {
 		return err
 	}
+	metas := &s.raw.chunks
+	if s.opts.SkipChunks {
+		metas = nil
+	}
 	before := s.raw.chunks.Len()
 	first, some, kept, err := tsdbfmt.AppendChunkMetas(
-		&s.raw.chunks, rest, s.opts.MinTime, s.opts.MaxTime,
+		metas, rest, s.opts.MinTime, s.opts.MaxTime,
 	)
 	if err != nil {
 		s.raw.chunks.Reset()
 		return err
 	}
+	inRange := kept
+	if metas != nil {
+		inRange = metas.Len() > before
+	}
 	if s.lastKept && some && off == s.lastEnd && before > 0 {
 		s.raw.chunks.Bound[before-1] = tsdbfmt.ChunkBound(s.raw.chunks.Ref[before-1], first)
 	}
-	s.lastKept = kept
-	if s.raw.chunks.Len() == before {
+	s.lastKept = kept && metas != nil
+	if !inRange {
 		s.lastKept = false
 		if some {
 			s.stats.OutOfRange++
@@ -140,6 +148,12 @@ func (s *Stream) decodeEntry(ref uint32, off int64, content []byte) error {
 		if what := shapeOf(prev, refs, !s.decoded, ordered); what != "" {
 			return &IrregularError{What: what}
 		}
+	}
+	if s.narrow.on {
+		err := s.appendNarrowed(ref, refs)
+		s.prevRefs, s.symRefs = refs, prev
+		s.decoded = true
+		return err
 	}
 	// Neighbours share most of their labels, at the same positions. These need no look-up.
 	var prevSlots []uint32
@@ -283,6 +297,9 @@ func (s *Stream) postpone(n int) error {
 	}
 	s.raw.truncate(n)
 	s.prevRefs = s.prevRefs[:0]
+	if s.narrow.on {
+		return nil // raw does not have all labels
+	}
 	for _, slot := range s.raw.labels(n - 1) {
 		s.prevRefs = append(s.prevRefs, s.syms.refs[slot])
 	}

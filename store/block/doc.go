@@ -8,9 +8,9 @@
 // # Files
 //
 //   - block.go: the Block, its plans and their estimates. setplan.go: plans with series sets.
-//   - stream.go: the stream. run.go reads its entries, decode.go decodes them, symbols.go resolves
-//     their symbols, layout.go writes final labels, order.go restores their order, segment.go is
-//     the result.
+//   - stream.go: the stream. run.go reads its entries, decode.go decodes them, narrow.go leaves out
+//     what a caller that collects strings does not need, symbols.go resolves their symbols,
+//     layout.go writes final labels, order.go restores their order, segment.go is the result.
 //   - shape.go, irregular.go and sorted.go: blocks that are out of order.
 //   - seriesset.go: a kept set. setbuild.go: one under construction. setstream.go: streams of both.
 //   - chunks.go: chunk records. files.go: the sizes of files. lister.go: whether a block exists.

@@ -42,6 +42,9 @@ type StreamOptions struct {
 	Keep func(labels []byte) bool
 	// SkipChunks makes segments without chunk references.
 	SkipChunks bool
+	// Collect says that the caller needs strings instead of series. It requires SkipChunks and a
+	// plan with PlanOptions.Unordered. Streams of series sets return all.
+	Collect Collect
 	// RunBytes is how many bytes of index are read at a time, after smaller reads at the beginning;
 	// default 1 MiB. The stream holds up to two such runs.
 	RunBytes int64
@@ -66,7 +69,7 @@ type StreamOptions struct {
 type StreamStats struct {
 	Entries      int64 // series entries decoded
 	EntryBytes   int64 // and their bytes
-	Matched      int64 // series that overlap the time range and match
+	Matched      int64 // series that overlap the time range and match; with Collect, returned ones
 	Series       int64 // series returned: matched ones that Keep keeps
 	FollowUps    int64 // entries that were longer than the first read
 	SortedSeries int64 // series that were sorted in memory
@@ -114,6 +117,7 @@ type Stream struct {
 	lastEnd    int64 // begin of the entry after the one decoded last
 	lastKept   bool  // the last chunk of that entry was kept, and has no bound yet
 	pending    []pendingMatcher
+	narrow     narrowing
 	lay        layout
 	left       []uint32 // decoded series that are in no segment yet: indices in raw, in order
 
@@ -176,6 +180,7 @@ func (s *Stream) begin() {
 	for _, m := range s.plan.pending {
 		s.pending = append(s.pending, pendingMatcher{m: m, matches: m.Matches("")})
 	}
+	s.narrow = newNarrowing(s.opts.Collect, s.plan)
 	s.lay = newLayout(&s.names, min(segmentLabelBytes, 8*s.opts.RunBytes))
 	s.done, s.decoded = false, false
 }
@@ -316,7 +321,7 @@ func (s *Stream) dropBuffers(last *Segment) error {
 	s.raw, s.carry = rawSeries{}, rawSeries{}
 	s.order, s.syms, s.lay = reorder{}, symbols{}, layout{}
 	s.symRefs, s.prevRefs, s.scratch, s.pending = nil, nil, nil, nil
-	s.left = nil
+	s.narrow, s.left = narrowing{}, nil
 	return nil
 }
 

@@ -1,0 +1,142 @@
+package block
+
+import (
+	"context"
+	"fmt"
+	"slices"
+)
+
+// Collect says which strings a caller collects that needs no series. The zero value: it needs the
+// series.
+//
+// The stream then decodes only what shows new strings. It may leave out labels that are not asked
+// for and series that add no string, and may give label names without their values. The strings of
+// all segments together are the same, and so are the checks of the block's shape.
+type Collect struct {
+	// Names collects label names.
+	Names bool
+	// Label collects the values of this label, which must not be an external label.
+	Label string
+}
+
+// narrowing picks from decoded series what a Collect asks for, by references of symbols: most
+// series of a block repeat the strings of others, whose bytes are then never looked up.
+type narrowing struct {
+	on    bool
+	names bool // label names are collected
+	// distinct says that a series without a new string is left out.
+	distinct bool
+	wanted   []string // label names whose values are needed
+	found    []uint32 // references of those that were seen
+	// others has references of other label names, while some wanted one was not seen.
+	others map[uint32]struct{}
+	// least is the smallest reference of a value, because the empty symbol sorts first. It is only
+	// set if checked is.
+	least   uint32
+	checked bool
+}
+
+// newNarrowing returns the narrowing of a stream. An irregular block is not narrowed, because its
+// labels are normalised as a whole.
+func newNarrowing(c Collect, p *Plan) narrowing {
+	n := narrowing{distinct: len(p.pending) == 0}
+	switch {
+	case p.irregular || c == Collect{}:
+	case c.Names:
+		// Pending matchers need values.
+		n.on, n.names = n.distinct, true
+	default:
+		n.on, n.wanted = true, []string{c.Label}
+		for _, m := range p.pending {
+			if !slices.Contains(n.wanted, m.Name) {
+				n.wanted = append(n.wanted, m.Name)
+			}
+		}
+	}
+	return n
+}
+
+// appendNarrowed appends to raw what is needed of the series of a posting with these symbol
+// references.
+func (s *Stream) appendNarrowed(posting uint32, refs []uint32) error {
+	if err := s.checkLeast(refs); err != nil {
+		return err
+	}
+	n := &s.narrow
+	before, symbols := len(s.raw.slots), len(s.syms.refs)
+	for i := 0; i < len(refs); i += 2 {
+		name, value := refs[i], refs[i+1]
+		if n.names {
+			value = name
+		} else if wanted, err := n.wants(s.ctx, s.plan.header, name); err != nil {
+			return err
+		} else if !wanted {
+			continue
+		}
+		s.raw.slots = append(s.raw.slots, s.syms.slot(name), s.syms.slot(value))
+	}
+	if n.distinct && len(s.syms.refs) == symbols && s.decoded {
+		s.raw.slots = s.raw.slots[:before]
+		return nil
+	}
+	s.raw.endSeries(posting)
+	return nil
+}
+
+// checkLeast returns an IrregularError if one of the values is empty.
+func (s *Stream) checkLeast(refs []uint32) error {
+	n := &s.narrow
+	for i := 1; i < len(refs); i += 2 {
+		if n.checked && refs[i] >= n.least {
+			continue
+		}
+		n.least, n.checked = refs[i], true
+		empty := false
+		err := s.plan.header.Symbols(s.ctx, refs[i:i+1], func(_ int, b []byte) error {
+			empty = len(b) == 0
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("symbols: %w", err)
+		}
+		if empty {
+			return &IrregularError{What: emptyValue}
+		}
+	}
+	return nil
+}
+
+// wants reports whether the values of the label with this name are needed.
+func (n *narrowing) wants(ctx context.Context, src symbolSource, name uint32) (bool, error) {
+	if slices.Contains(n.found, name) {
+		return true, nil
+	}
+	if len(n.found) == len(n.wanted) {
+		return false, nil
+	}
+	if _, other := n.others[name]; other {
+		return false, nil
+	}
+	wanted := false
+	err := src.Symbols(ctx, []uint32{name}, func(_ int, b []byte) error {
+		wanted = slices.Contains(n.wanted, string(b))
+		return nil
+	})
+	switch {
+	case err != nil:
+		return false, fmt.Errorf("symbols: %w", err)
+	case wanted:
+		n.found = append(n.found, name)
+		return true, nil
+	case len(n.others) == maxOthers:
+		clear(n.others)
+	case n.others == nil:
+		n.others = make(map[uint32]struct{})
+	}
+	n.others[name] = struct{}{}
+	return false, nil
+}
+
+// maxOthers bounds narrowing.others. A block with more label names has some of them looked up
+// repeatedly.
+const maxOthers = 1024
