@@ -158,6 +158,36 @@ func (s *Server) warm(
 	return true, false, nil
 }
 
+// WarmPages reads pages of a file of a block into the caches. File 0 is its index, the others are
+// its chunk files. asked says that several requests have used the pages, in another process. It
+// reserves the bytes of the spans as Warm does, and finished means the same. The caller passes few
+// bytes at a time.
+func (s *Server) WarmPages(
+	ctx context.Context, meta *catalog.Block, file int, spans []pagecache.Span, asked bool,
+	acct *pagecache.Account,
+) (finished bool, err error) {
+	if s.Busy() {
+		return false, nil
+	}
+	n := int64(0)
+	for _, span := range spans {
+		n += span.End - span.Off
+	}
+	turn, ever := s.admission.TryReserve(n)
+	switch {
+	case !ever:
+		return false, fmt.Errorf("warming needs %d bytes, more than half of the request allowance "+
+			"(--store.request-bytes)", n)
+	case turn == nil:
+		return false, nil
+	}
+	defer turn.Close()
+	err = contained(func() error {
+		return s.block(meta).WarmPages(slots.Background(ctx), file, spans, asked, acct)
+	})()
+	return err == nil, err
+}
+
 // warmReserver is the Reserver of a warm-up. It fails if requests wait for bytes.
 type warmReserver struct{ *admission.Turn }
 

@@ -125,6 +125,68 @@ func TestAWarmedRequestReadsNoIndex(t *testing.T) {
 	})
 }
 
+// TestWarmedPagesAreNotReadAgain: the pages that one process has in memory are enough for another
+// one to answer the same request from memory.
+func TestWarmedPagesAreNotReadAgain(t *testing.T) {
+	dir := wholeBlock(t, 4000)
+	type cache interface {
+		EachResident(f func(pagecache.Resident))
+	}
+	resident := func(g *gateway) (all []pagecache.Resident) {
+		for _, c := range []cache{g.Index, g.Chunks} {
+			c.EachResident(func(r pagecache.Resident) { all = append(all, r) })
+		}
+		return all
+	}
+	without := gatewayOptions{setBytes: -1, postingsBytes: -1}
+	former, heir := startGateway(t, dir, without), startGateway(t, dir, without)
+	req := wholeMetric(64)
+	if _, err := former.query(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	pages := resident(former)
+	files := map[int]int{}
+	for _, p := range pages {
+		files[p.File]++
+		off := p.Page * int64(former.Index.PageSize())
+		span := pagecache.Span{Off: off, End: off + int64(former.Index.PageSize())}
+		finished, err := heir.Server.WarmPages(t.Context(), heir.Catalog.View().Blocks[0], p.File,
+			[]pagecache.Span{span}, true, &pagecache.Account{})
+		if !finished || err != nil {
+			t.Fatal(finished, err)
+		}
+	}
+	if files[0] == 0 || files[1] == 0 {
+		t.Fatalf("pages of files: %v", files)
+	}
+	for _, p := range resident(heir) {
+		if !p.Asked {
+			t.Errorf("%+v does not count as asked", p)
+		}
+	}
+	if n := heir.inUse(t); n != 0 {
+		t.Errorf("%v bytes of the allowance are still reserved", n)
+	}
+	heir.bucket.take()
+	if _, err := heir.query(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	if counts, _ := heir.bucket.take(); counts["index"]+counts["chunks"] != 0 {
+		t.Errorf("reads after all pages were warmed: %v", counts)
+	}
+	// A page that is not in the file is not read, and a file that does not exist fails.
+	meta := heir.Catalog.View().Blocks[0]
+	beyond := []pagecache.Span{{Off: 1 << 40, End: 1<<40 + 100}}
+	if finished, err := heir.Server.WarmPages(t.Context(), meta, 1, beyond, false,
+		&pagecache.Account{}); !finished || err != nil {
+		t.Errorf("beyond the end: %t %v", finished, err)
+	}
+	if finished, err := heir.Server.WarmPages(t.Context(), meta, 99, beyond, false,
+		&pagecache.Account{}); finished || err == nil {
+		t.Errorf("file 99: %t %v", finished, err)
+	}
+}
+
 func TestWarmingEnds(t *testing.T) {
 	g := startGateway(t, wholeBlock(t, 4000), gatewayOptions{})
 	req := wholeMetric(0)

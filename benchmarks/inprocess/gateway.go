@@ -66,6 +66,8 @@ type Options struct {
 // Gateway is a gateway within this process.
 type Gateway struct {
 	Headers   *indexheader.Manager
+	Index     *indexcache.Cache
+	Chunks    *chunkcache.Cache
 	Sets      *block.SeriesSets
 	Catalog   *catalog.Catalog
 	Irregular *irregular.Blocks
@@ -104,6 +106,7 @@ func (g *Gateway) assemble(opts *Options) (err error) {
 	}
 	g.undo = append(g.undo, g.Headers.Close)
 	index := indexcache.New(opts.Bucket, opts.Index)
+	g.Index = index
 	g.undo = append(g.undo, index.Close)
 	indexBytes := cmp.Or(opts.Index.MaxBytes, indexcache.DefaultMaxBytes)
 	g.Sets = block.NewSeriesSets(
@@ -113,6 +116,7 @@ func (g *Gateway) assemble(opts *Options) (err error) {
 		cmp.Or(opts.LabelAnswerBytes, indexBytes/16), opts.Index.Pages.Registerer)
 	g.undo = append(g.undo, labels.Close)
 	chunks := chunkcache.New(opts.Bucket, opts.Chunks)
+	g.Chunks = chunks
 	g.undo = append(g.undo, chunks.Close)
 	blocks := catalog.Options{
 		Bucket: opts.Bucket, Dir: localfs.At(dir("catalog")), Registerer: opts.Registerer,

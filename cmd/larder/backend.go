@@ -57,7 +57,7 @@ type backend struct {
 
 	shard   *membership.Driver              // nil: all blocks are served
 	onShard func(ready bool, reason string) // set before run
-	heat    atomic.Pointer[warm.Recorder]   // what was asked of blocks; nil: not recorded
+	heat    atomic.Pointer[warm.Warmer]     // what is handed over; nil: nothing
 
 	irregular *irregular.Blocks
 
@@ -218,11 +218,10 @@ func (b *backend) open(
 		return nil
 	}
 	recorder := warm.NewRecorder()
-	b.heat.Store(recorder)
 	options.Recorder = recorder
 	b.server = store.New(options)
 	if conf.warm.on() {
-		b.openWarmer(recorder, files, lockDir, index.Stats().MaxBytes, reg)
+		b.openWarmer(recorder, index, chunks, files, lockDir, reg)
 	}
 	if b.prefetches() {
 		b.openPrefetch(index, recorder, files, lockDir, reg)

@@ -210,8 +210,8 @@ func (b *backend) openShard(dir *datadir.Dir, reg prometheus.Registerer) error {
 		QuerierWait: c.querierWait, StartWait: c.startWait,
 		Dir: dir.At(), LockDir: dir.Lock, Warm: b.warmForShard,
 		Heat: func(blocks []ulid.ULID) []byte {
-			if r := b.heat.Load(); r != nil {
-				return r.Heat(blocks)
+			if w := b.heat.Load(); w != nil {
+				return w.Heat(blocks)
 			}
 			return nil
 		},

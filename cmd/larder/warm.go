@@ -6,6 +6,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"larder/chunkcache"
+	"larder/indexcache"
 	"larder/internal/config"
 	"larder/internal/localfs"
 	"larder/store/warm"
@@ -24,24 +26,26 @@ func (c *warmConfig) flags(f flagger) {
 			"0 = do not warm caches.")
 	flag(f, "warm.max-bytes", "128MB", &c.maxBytes, config.ParseSize,
 		"Maximum index bytes read during cache warming, "+
-			"and never more than half of the memory for index pages. 0 = do not warm caches.")
+			"and never more than half of the memory for index pages. A hand-over between shards "+
+			"reads as many bytes of hot pages besides. 0 = do not warm caches.")
 }
 
-// openWarmer creates the warmer. It keeps its snapshot in dir, if there is one, and calls lockDir
-// before each write there. indexBytes is the memory for index pages, 0 for none.
+// openWarmer creates the warmer of two caches. It keeps its snapshot in dir, if there is one, and
+// calls lockDir before each write there.
 func (b *backend) openWarmer(
-	rec *warm.Recorder, dir localfs.Dir, lockDir func() error, indexBytes int64,
-	reg prometheus.Registerer,
+	rec *warm.Recorder, index *indexcache.Cache, chunks *chunkcache.Cache, dir localfs.Dir,
+	lockDir func() error, reg prometheus.Registerer,
 ) {
 	conf := b.conf.warm
-	if indexBytes > 0 {
-		conf.maxBytes = min(conf.maxBytes, max(indexBytes/2, 1))
+	if n := index.Stats().MaxBytes; n > 0 {
+		conf.maxBytes = min(conf.maxBytes, max(n/2, 1))
 	}
 	b.warmer = warm.New(warm.Options{
-		Recorder: rec, Store: b.server, Headers: b.headers, Dir: dir, LockDir: lockDir,
-		MaxTime: conf.maxTime, MaxBytes: conf.maxBytes,
+		Recorder: rec, Store: b.server, Headers: b.headers, Index: index, Chunks: chunks,
+		Dir: dir, LockDir: lockDir, MaxTime: conf.maxTime, MaxBytes: conf.maxBytes,
 		Logger: b.logger, Registerer: reg,
 	})
+	b.heat.Store(b.warmer)
 	b.onClose(b.warmer.Close)
 }
 

@@ -44,16 +44,6 @@ func newParts(maxBytes int64) *Values[*part] {
 	return NewValues[*part](Options{MaxBytes: maxBytes, ExpectedValueBytes: 8 << 10})
 }
 
-// unmix is the inverse of mix. Its existence proves that no two keys collide.
-func unmix(k uint64) uint64 {
-	k ^= k>>31 ^ k>>62
-	k *= 0x319642b2d24d8ec3
-	k ^= k>>27 ^ k>>54
-	k *= 0x96de1b173f119089
-	k ^= k>>30 ^ k>>60
-	return k
-}
-
 func TestMixIsOneToOne(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for i := range uint64(100_000) {

@@ -97,6 +97,9 @@ func (c *cluster) start(id shard.ID, conf shard.Config) *process {
 		ID: id, Config: conf, Peers: c.peers, QuerierWait: wait, Dir: dir,
 		Warm: func(id ulid.ULID) bool { return (*p.view.Load())[id] },
 		Heat: func(blocks []ulid.ULID) []byte {
+			if blocks[0] == c.blocks[1] && id.Zone == "b" {
+				return make([]byte, 101) // more than MaxHeat
+			}
 			return fmt.Appendf(nil, "%s: %d blocks", id, len(blocks))
 		},
 		MaxHeat: 100,
@@ -275,11 +278,13 @@ func TestHandOver(t *testing.T) {
 			s.Unsettled(2) == "" {
 			t.Errorf("in the hand-over: %+v", s)
 		}
-		// A new owner asks the former one of its own zone what to warm.
-		heat, err := c.processes[address(shard.ID{Zone: "b", Ordinal: 2})].Heat(t.Context(), 1,
-			c.blocks[:3])
-		if err != nil || string(heat) != "b/1: 3 blocks" {
-			t.Errorf("heat: %s, %v", heat, err)
+		// A new owner asks the former one of its own zone what to warm, and then the others.
+		for first, want := range []string{"b/1: 3 blocks", "a/1: 2 blocks"} {
+			heat, err := c.processes[address(shard.ID{Zone: "b", Ordinal: 2})].Heat(t.Context(), 1,
+				c.blocks[first:3])
+			if err != nil || string(heat) != want {
+				t.Errorf("heat: %s, %v", heat, err)
+			}
 		}
 		c.groups = 3
 		c.pass(3 * wait)

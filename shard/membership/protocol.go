@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/oklog/ulid/v2"
@@ -87,26 +88,34 @@ func call(
 	return json.Unmarshal(answer, v)
 }
 
-// Heat asks a member of an ordinal, of the own zone if there is one, what its blocks need warmed.
+// Heat asks the members of an ordinal, that of the own zone first, what its blocks need warmed. It
+// returns the first answer.
 func (d *Driver) Heat(ctx context.Context, ordinal int, blocks []ulid.ULID) ([]byte, error) {
-	var from seen
+	var members []seen
 	d.do(ctx, func() {
 		for id, s := range d.seen {
-			if id.Ordinal == ordinal && (from.client == nil || id.Zone == d.opts.ID.Zone) {
-				from = s
+			switch {
+			case id.Ordinal != ordinal:
+			case id.Zone == d.opts.ID.Zone:
+				members = slices.Insert(members, 0, s)
+			default:
+				members = append(members, s)
 			}
 		}
 	})
-	if from.client == nil {
-		return nil, fmt.Errorf("no member of ordinal %d has reported", ordinal)
-	}
 	body, err := json.Marshal(question{blocks[:min(len(blocks), maxQuestion)]})
 	if err != nil {
 		return nil, err
 	}
-	var heat []byte
-	err = call(ctx, from.client, http.MethodPost, from.base+"heat", body, d.opts.MaxHeat, &heat)
-	return heat, err
+	err = fmt.Errorf("no member of ordinal %d has reported", ordinal)
+	for _, m := range members {
+		var heat []byte
+		err = call(ctx, m.client, http.MethodPost, m.base+"heat", body, d.opts.MaxHeat, &heat)
+		if err == nil {
+			return heat, nil
+		}
+	}
+	return nil, err
 }
 
 // ForceRequest makes a member do without others for an epoch.

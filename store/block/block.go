@@ -39,6 +39,12 @@ type Pages interface {
 	) (*pagecache.Pages, error)
 	// Estimate says what Fetch would read, and reads nothing.
 	Estimate(obj pagecache.Object, spans []pagecache.Span) (pagecache.Estimate, error)
+	// Warm reads pages into the cache, and keeps them as if several requests had used them if asked
+	// is true.
+	Warm(
+		ctx context.Context, obj pagecache.Object, spans []pagecache.Span, asked bool,
+		acct *pagecache.Account,
+	) error
 }
 
 // IndexPages reads index files.

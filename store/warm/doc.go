@@ -4,15 +4,17 @@
 // four hours. A Warmer saves that in the data directory and replays it in the background. After a
 // start it warms the served blocks, index headers first. A block from a compaction is warmed with
 // the sets of the blocks that it replaces, before these leave. A block that another shard has
-// served is warmed with the sets that the shard recorded (TakeOver). A replay reads postings and
-// series like a request without chunks, so it fills every cache on that path.
+// served is warmed with the sets that the shard recorded, and with the pages that it has in memory
+// (Heat, TakeOver). A replay reads postings and series like a request without chunks, so it fills
+// every cache on that path.
 //
 // # Bounds
 //
 // A replay ends when all sets are done, at its time limit, or at its limit of index bytes. The last
 // set may exceed the byte limit, because the postings of a set are read whole. At most two matcher
 // sets are replayed concurrently, and none is started while requests wait. Only blocks that are to
-// be replaced wait for a replay, and at most for its time limit.
+// be replaced, or handed over, wait for a replay, and at most for its time limit. Hot pages have a
+// byte limit of their own and share the time limit.
 //
 // # File on disk
 //

@@ -10,7 +10,7 @@ import (
 type metrics struct {
 	running                           *prometheus.GaugeVec
 	replayed, skipped, bytes, seconds *prometheus.CounterVec
-	failures                          *prometheus.CounterVec
+	failures, pageReads               *prometheus.CounterVec
 	snapshotTime, snapshotBytes       prometheus.Gauge
 	corruptions                       telemetry.Corruptions
 }
@@ -31,11 +31,18 @@ func newMetrics(r *Recorder, reg prometheus.Registerer) *metrics {
 			Help: "Total number of matcher sets not replayed, by reason: gone (the block left), failed, bound (the replay reached its time or byte limit).",
 		}, []string{"after", "reason"}),
 		bytes: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "larder_warm_fetched_bytes_total", Help: "Total bytes of index pages that replays read from the bucket.",
+			Name: "larder_warm_fetched_bytes_total",
+			Help: "Total bytes that replays, and reads of hot pages, read from the bucket.",
 		}, []string{"after"}),
 		seconds: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_warm_seconds_total", Help: "Total duration of replays in seconds.",
 		}, []string{"after"}),
+		pageReads: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "larder_warm_hot_page_reads_total",
+			Help: "Total number of reads of pages that the former owner of a block listed as hot, " +
+				"of up to 256 KiB each, by outcome: read, skipped (failed, or the time or byte " +
+				"limit was reached).",
+		}, []string{"outcome"}),
 		failures: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_warm_snapshot_failures_total",
 			Help: "Total number of failed reads and writes of the snapshot.",
@@ -48,7 +55,10 @@ func newMetrics(r *Recorder, reg prometheus.Registerer) *metrics {
 			Help: "Size of the last snapshot that this process wrote.",
 		}),
 	}
-	for _, after := range []string{afterRestart, afterCompaction} {
+	for _, outcome := range []string{pageRead, pageSkipped} {
+		m.pageReads.WithLabelValues(outcome)
+	}
+	for _, after := range []string{afterRestart, afterCompaction, afterHandOver} {
 		m.running.WithLabelValues(after)
 		m.replayed.WithLabelValues(after)
 		m.bytes.WithLabelValues(after)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"larder/internal/pagecache"
 	"larder/store/block"
 	"larder/store/catalog"
 )
@@ -123,20 +124,32 @@ func (w *Warmer) replay(ctx context.Context, purpose string, tasks []task, b *bu
 	return o
 }
 
-// one replays one set. If an attempt yields to requests, it tries again when they are done.
+// one replays one set.
 func (w *Warmer) one(ctx context.Context, t task, b *budget, bytes *atomic.Int64) error {
 	ms, without, err := parseKey(t.key)
 	if err != nil {
 		return err
 	}
+	return w.patiently(ctx, t.block, b, bytes,
+		func(acct *pagecache.Account) (finished bool, err error) {
+			return w.opts.Store.Warm(ctx, t.block, ms, without, acct)
+		})
+}
+
+// patiently runs f, which reads a block, while no request waits. If an attempt yields to requests,
+// it tries again when they are done. bytes gets what was read from the bucket.
+func (w *Warmer) patiently(
+	ctx context.Context, block *catalog.Block, b *budget, bytes *atomic.Int64,
+	f func(acct *pagecache.Account) (finished bool, err error),
+) error {
 	for wait := retryAfter; ; wait = min(2*wait, maxRetryAfter) {
 		if err := w.idle(ctx); err != nil {
 			return err
 		}
 		switch {
-		case !w.served(t.block.ID):
+		case !w.served(block.ID):
 			return errGone
-		case !w.opts.Headers.Opened(t.block.ID):
+		case !w.opts.Headers.Opened(block.ID):
 			return errNoHeader
 		}
 		select {
@@ -147,7 +160,7 @@ func (w *Warmer) one(ctx context.Context, t task, b *budget, bytes *atomic.Int64
 		a := b.attempt()
 		finished, err := func() (bool, error) {
 			defer func() { <-w.slots }()
-			return w.opts.Store.Warm(ctx, t.block, ms, without, &a.acct)
+			return f(&a.acct)
 		}()
 		bytes.Add(a.end(err == nil && !finished))
 		if err != nil || finished {

@@ -3,6 +3,7 @@ package warm
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -12,26 +13,13 @@ import (
 	"larder/store/catalog"
 )
 
-// MaxHeatBytes bounds what Heat returns.
-const MaxHeatBytes = maxSnapshotBytes
-
 // afterHandOver is the reason for the replay of blocks that another process has served.
 const afterHandOver = "hand_over"
 
-// Heat returns the matcher sets that were recorded for the given blocks, for the process that takes
-// them over.
-func (r *Recorder) Heat(blocks []ulid.ULID) []byte {
-	want := make(map[ulid.ULID]bool, len(blocks))
-	for _, id := range blocks {
-		want[id] = true
-	}
-	payload, _ := r.encode(func(id ulid.ULID) bool { return want[id] })
-	return payload
-}
-
 // TakeOver warms blocks that another process serves until they are warm here. fetch returns the
-// Heat of that process. The blocks do not count as warm until their matcher sets were replayed, or
-// the bounds of the replay are used up. If fetch fails, they are warm with their headers.
+// Heat of that process. The blocks do not count as warm until their matcher sets were replayed and
+// their hot pages read, or the bounds of the replay are used up. If fetch fails, they are warm with
+// their headers.
 func (w *Warmer) TakeOver(
 	blocks []*catalog.Block, fetch func(ctx context.Context) ([]byte, error),
 ) {
@@ -68,38 +56,41 @@ func (w *Warmer) takeOver(
 	if err == nil && len(payload) == 0 {
 		return // the other process records nothing
 	}
+	var pages []filePages
 	if err == nil {
-		saved, ok := decode(payload)
+		sets, handed, ok := decodeHeat(payload)
 		if !ok {
 			err = fmt.Errorf("%w: %w", sealed.ErrDamaged, errPayload)
 		} else {
-			w.opts.Recorder.merge(saved)
+			w.opts.Recorder.merge(sets)
+			pages = handed
 		}
 	}
 	if err != nil {
-		w.log.Warn("no matcher sets from the former owner of blocks", "blocks", len(blocks),
+		w.log.Warn("nothing from the former owner to warm blocks with", "blocks", len(blocks),
 			"err", err)
 		return
 	}
 	byID := make(map[ulid.ULID]*catalog.Block, len(blocks))
-	var ids []ulid.ULID
 	for _, b := range blocks {
 		byID[b.ID] = b
-		ids = append(ids, b.ID)
 	}
 	sets, used := w.opts.Recorder.hot(func(id ulid.ULID) bool { return byID[id] != nil })
 	var tasks []task
 	for _, set := range sets {
 		tasks = append(tasks, task{byID[set.block], set.key, set.score})
 	}
-	if len(tasks) == 0 {
+	reads := readsOf(pages, byID)
+	if len(tasks)+len(reads) == 0 {
 		return
 	}
 	byHeat(tasks)
 	// Headers of unused blocks are not waited for. The limit does not include their builds, same as
 	// after a compaction.
-	ids = slices.DeleteFunc(ids, func(id ulid.ULID) bool { _, ok := used[id]; return !ok })
-	if err := w.opts.Headers.Wait(w.ctx, ids); err != nil {
+	for _, r := range reads {
+		used[r.block.ID] = 0
+	}
+	if err := w.opts.Headers.Wait(w.ctx, slices.Collect(maps.Keys(used))); err != nil {
 		w.metrics.skipped.WithLabelValues(afterHandOver, skippedFailed).Add(float64(len(tasks)))
 		return
 	}
@@ -111,4 +102,5 @@ func (w *Warmer) takeOver(
 	defer cancel()
 	o := w.replay(ctx, afterHandOver, tasks, newBudget(w.opts.MaxBytes))
 	w.report(afterHandOver, o, "blocks", len(blocks))
+	w.readPages(ctx, reads, newBudget(w.opts.MaxBytes))
 }

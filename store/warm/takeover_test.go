@@ -19,10 +19,10 @@ import (
 func TestABlockThatWasTakenOverIsWarmed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		moved, stays, own := blockOf(1), blockOf(2), blockOf(3)
-		former := NewRecorder()
-		ask(former, 3, "x", moved, stays)
-		ask(former, 2, "y", stays)
-		ask(former, 2, "z", moved)
+		former := newBed(t, Options{})
+		ask(former.opts.Recorder, 3, "x", moved, stays)
+		ask(former.opts.Recorder, 2, "y", stays)
+		ask(former.opts.Recorder, 2, "z", moved)
 
 		w := newBed(t, Options{})
 		ask(w.opts.Recorder, 5, "w", own)
@@ -66,11 +66,9 @@ func TestABlockThatWasTakenOverIsWarmed(t *testing.T) {
 // TestTakingOverIsBounded: a former owner that does not answer, answers nonsense or nothing, and a
 // replay that does not end, delay the block at most for the time limit.
 func TestTakingOverIsBounded(t *testing.T) {
-	heat := func() []byte {
-		r := NewRecorder()
-		ask(r, 3, "x", blockOf(1))
-		return r.Heat([]ulid.ULID{blockOf(1).ID})
-	}
+	former := newBed(t, Options{})
+	ask(former.opts.Recorder, 3, "x", blockOf(1))
+	heat := func() []byte { return former.Heat([]ulid.ULID{blockOf(1).ID}) }
 	for name, c := range map[string]struct {
 		payload []byte
 		err     error

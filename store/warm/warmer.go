@@ -42,6 +42,13 @@ type Store interface {
 		ctx context.Context, b *catalog.Block, ms []*storepb.LabelMatcher, without []string,
 		acct *pagecache.Account,
 	) (finished bool, err error)
+	// WarmPages reads pages of a file of a block: 0 is its index, the others are its chunk files.
+	// asked says that requests of the former owner have used them more than once. finished: see
+	// Warm.
+	WarmPages(
+		ctx context.Context, b *catalog.Block, file int, spans []pagecache.Span, asked bool,
+		acct *pagecache.Account,
+	) (finished bool, err error)
 	// Busy reports whether requests wait.
 	Busy() bool
 }
@@ -60,16 +67,19 @@ type Options struct {
 	Recorder *Recorder
 	Store    Store
 	Headers  Headers
+	// Index and Chunks are the caches whose hot pages Heat lists. nil: none.
+	Index, Chunks Pages
 	// Dir is the directory of the snapshot. Without one, nothing is saved and a start is cold.
 	Dir localfs.Dir
 	// LockDir is called before the snapshot is written. Its error counts as a failed write. nil: no
 	// other process uses Dir.
 	LockDir func() error
-	// MaxTime bounds a replay. Default 2 minutes. A longer time warms more after a start, and keeps
-	// replaced blocks longer.
+	// MaxTime bounds a replay; in a hand-over, the replay and the reads of pages together. Default
+	// 2 minutes. A longer time warms more after a start, and keeps replaced blocks longer.
 	MaxTime time.Duration
-	// MaxBytes bounds the index bytes that a replay reads. Default 128 MiB. If it exceeds the cache
-	// of index pages, a replay evicts what it has just warmed.
+	// MaxBytes bounds the index bytes that a replay reads, and, apart from these, the bytes of the
+	// hot pages of a hand-over. Default 128 MiB. If it exceeds the cache of index pages, a replay
+	// evicts what it has just warmed.
 	MaxBytes int64
 	// SaveEvery is the interval of snapshots, which are written only after a change. Default 3
 	// minutes. A process that is killed loses the requests since the last one.

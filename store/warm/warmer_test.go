@@ -36,6 +36,7 @@ type fakeStore struct {
 	warmed []string
 	bytes  int64 // that each set takes
 	kept   bool  // they are in a cache
+	pages  []string
 	hold   func(ctx context.Context, what string) (finished bool, err error)
 }
 
@@ -69,6 +70,24 @@ func (s *fakeStore) Warm(
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.warmed = append(s.warmed, what)
+	return true, nil
+}
+
+func (s *fakeStore) WarmPages(
+	_ context.Context, b *catalog.Block, file int, spans []pagecache.Span, asked bool,
+	acct *pagecache.Account,
+) (bool, error) {
+	n := int64(0)
+	for _, span := range spans {
+		n += span.End - span.Off
+	}
+	if err := acct.Spend(n, n); err != nil {
+		return false, err
+	}
+	acct.FetchedBytes.Add(n)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pages = append(s.pages, fmt.Sprintf("%d/%d %v %t", b.MaxTime, file, spans, asked))
 	return true, nil
 }
 
