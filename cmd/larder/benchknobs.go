@@ -122,7 +122,16 @@ func (b *benchCommand) tuningKnobs(g *benchGateway) ([]knob, error) {
 	}
 	out = append(out, hedging)
 	out = slices.DeleteFunc(out, func(k knob) bool { return len(k.Values) < 2 || b.fixes(&k) })
-	return append(out, constantKnobs()...), nil
+	out = append(out, constantKnobs()...)
+	if b.tune.disk > 0 {
+		out = append(out, deadlineKnob("deadline of the disk cache",
+			func(c *constants, d time.Duration) { c.disk = d }))
+	}
+	if c := &conf.caches; c.IndexRemote != nil || c.ChunkRemote != nil {
+		out = append(out, deadlineKnob("deadline of memcached",
+			func(c *constants, d time.Duration) { c.memcached = d }))
+	}
+	return out, nil
 }
 
 // fixes reports whether the user gave a flag that the knob would set.
@@ -277,6 +286,25 @@ func constantKnobs() []knob {
 		constant("concurrent reads at the start", "96",
 			func(c *constants, v int64) { c.slots = int(v) }, 24, 256),
 	}
+}
+
+// deadlineKnob replaces a deadline that follows the first byte of the bucket by a fixed one.
+func deadlineKnob(name string, set func(*constants, time.Duration)) knob {
+	fixed := []time.Duration{
+		10 * time.Millisecond, 30 * time.Millisecond, 100 * time.Millisecond, time.Second,
+	}
+	k := knob{Knob: tune.Knob{
+		Name: name, Constant: true, Values: []tune.Value{{Text: "the bucket's first byte"}},
+	}}
+	for _, d := range fixed {
+		k.Values = append(k.Values, tune.Value{Text: d.String()})
+	}
+	k.set = func(c *constants, i int) {
+		if i > 0 {
+			set(c, fixed[i-1])
+		}
+	}
+	return k
 }
 
 // report describes what a search found out about a knob.

@@ -60,6 +60,70 @@ func TestTuningKnobs(t *testing.T) {
 	}
 }
 
+// TestTuningDeadlines: deadlines are varied only with the cache that they bound. A fixed one reaches
+// memcached.
+func TestTuningDeadlines(t *testing.T) {
+	const remote = "{type: MEMCACHED, config: {addresses: ['127.0.0.1:1'], timeout: 2s, " +
+		"min_timeout: 500ms, dns_provider_update_interval: 1h}}"
+	b := &benchCommand{storeArgs: []string{"--index-cache.config=" + remote}}
+	b.yaml.inline = folder(t.TempDir())
+	named := func(disk int64) (out map[string]knob) {
+		b.tune.disk = disk
+		knobs, err := b.tuningKnobs(&benchGateway{args: b.gatewayArgs(t.TempDir())})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = map[string]knob{}
+		for _, k := range knobs {
+			out[k.Name] = k
+		}
+		return out
+	}
+	if _, ok := named(0)["deadline of the disk cache"]; ok {
+		t.Error("without a disk, its deadline is varied")
+	}
+	knobs := named(64 << 20)
+	var fixed constants
+	for name, of := range map[string]*time.Duration{
+		"deadline of the disk cache": &fixed.disk, "deadline of memcached": &fixed.memcached,
+	} {
+		k, ok := knobs[name]
+		if !ok {
+			t.Errorf("%s is not varied", name)
+			continue
+		}
+		for i, v := range k.Values {
+			*of = 0
+			k.set(&fixed, i)
+			if i > 0 && v.Text != of.String() || i == 0 && *of != 0 {
+				t.Errorf("%s %s sets %s", name, v.Text, *of)
+			}
+		}
+	}
+	g := &benchGateway{
+		args: b.gatewayArgs(t.TempDir()), stderr: t.Output(),
+		constants: constants{memcached: 30 * time.Millisecond},
+	}
+	started, _, err := g.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer started.close()
+	families, err := started.metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var deadline float64
+	for _, f := range families {
+		if f.GetName() == "larder_memcached_read_deadline_seconds" {
+			deadline = f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	if deadline != 0.03 {
+		t.Errorf("the deadline of memcached is %v s, want 0.03", deadline)
+	}
+}
+
 // TestBenchTune searches for a few seconds. It keeps the flags that the user gave, and shows what
 // it measured.
 func TestBenchTune(t *testing.T) {

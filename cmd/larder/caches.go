@@ -161,6 +161,9 @@ func (b *backend) openMemcached(
 		}
 		return 0
 	}
+	if fixed := b.conf.hooks.constants.memcached; fixed > 0 {
+		o.MinReadTimeout, o.FirstByte = fixed, func() time.Duration { return fixed }
+	}
 	client, err := memcached.New(o)
 	if err != nil {
 		return nil, conf.Wrap(err)

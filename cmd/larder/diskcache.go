@@ -78,13 +78,17 @@ func (b *backend) openDisk(dir *datadir.Dir, costs *cost.Meter, reg prometheus.R
 	if b.conf.caches.Memory.Disk.Total.Bytes == 0 || dir == nil {
 		return
 	}
-	b.disk = diskcache.OpenDisk(diskcache.DiskOptions{
+	o := diskcache.DiskOptions{
 		Dir: dir.At().Sub("disk"), LockDir: dir.Lock,
 		FirstByte: b.firstByte, Bucket: costs.Model,
 		WriteRate:    b.conf.caches.disk.writeRate,
 		WritesPerDay: b.conf.caches.disk.writesPerDay.Bytes,
 		Logger:       b.logger, Registerer: reg,
-	})
+	}
+	if fixed := b.conf.hooks.constants.disk; fixed > 0 {
+		o.Timeout, o.FirstByte = fixed, nil
+	}
+	b.disk = diskcache.OpenDisk(o)
 	b.onClose(b.disk.Close)
 }
 

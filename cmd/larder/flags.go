@@ -57,6 +57,8 @@ type constants struct {
 	maxGap, maxAlong int64 // of cost.Model
 	slots            int   // slots.Options.Start
 	windows          int   // store.Options.Windows
+	// Deadlines of look-ups, which otherwise follow the first byte of the bucket.
+	disk, memcached time.Duration
 }
 
 // storeFlags registers the flags of the command in the order of --help: from required flags to
