@@ -60,8 +60,8 @@ func TestTuningKnobs(t *testing.T) {
 	}
 }
 
-// TestTuningDeadlines: deadlines are varied only with the cache that they bound. A fixed one reaches
-// memcached.
+// TestTuningDeadlines: deadlines are varied only with the cache that they bound. A fixed one
+// reaches memcached.
 func TestTuningDeadlines(t *testing.T) {
 	const remote = "{type: MEMCACHED, config: {addresses: ['127.0.0.1:1'], timeout: 2s, " +
 		"min_timeout: 500ms, dns_provider_update_interval: 1h}}"
