@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -28,10 +29,14 @@ import (
 )
 
 const (
-	// The bucket has blocks blocks of two hours, each with series series and a sample a minute.
-	blocks  = 30
-	series  = 10
-	samples = blocks * series * 120
+	// The bucket has blocks blocks of two hours, each with two metrics of series series and a
+	// sample a minute. The chunks of dashboards do not share all of their pages with those of
+	// shelf.
+	blocks     = 30
+	series     = 20
+	shelf      = "shelf"     // queried all the time
+	dashboards = "dashboard" // queried before and after a hand-over only
+	samples    = blocks * series * 120
 	// largest is the largest number of shards.
 	largest = 5
 	// host resolves to the address of every zone, for the Querier alone.
@@ -41,11 +46,11 @@ const (
 // zones are the loopback addresses of the zones by their names.
 func zones() map[string]string { return map[string]string{"a": "127.0.0.1", "b": "127.0.0.2"} }
 
-// sample is a float.
+// sample is a float. Its values do not compress well.
 type sample struct{ t int64 }
 
 func (s sample) T() int64                      { return s.t }
-func (s sample) F() float64                    { return float64(s.t % 1000) }
+func (s sample) F() float64                    { return math.Sin(float64(s.t)) }
 func (s sample) H() *histogram.Histogram       { return nil }
 func (s sample) FH() *histogram.FloatHistogram { return nil }
 func (s sample) Type() chunkenc.ValueType      { return chunkenc.ValFloat }
@@ -57,15 +62,17 @@ func makeBucket(t *testing.T) string {
 	bucket := &fleet.Bucket{Dir: t.TempDir()}
 	for b := range int64(blocks) {
 		var all []storage.Series
-		for i := range series {
-			var in []chunks.Sample
-			start := fleet.From + b*fleet.BlockMillis
-			for at := start; at < start+fleet.BlockMillis; at += 60_000 {
-				in = append(in, sample{at})
+		var in []chunks.Sample
+		start := fleet.From + b*fleet.BlockMillis
+		for at := start; at < start+fleet.BlockMillis; at += 60_000 {
+			in = append(in, sample{at})
+		}
+		for _, metric := range []string{dashboards, shelf} {
+			for i := range series {
+				all = append(all, storage.NewListSeries(
+					labels.FromStrings("__name__", metric, "n", fmt.Sprint(i)), in,
+				))
 			}
-			all = append(all, storage.NewListSeries(
-				labels.FromStrings("__name__", "shelf", "n", fmt.Sprint(i)), in,
-			))
 		}
 		dir := t.TempDir()
 		if _, err := tsdb.CreateBlock(all, dir, fleet.BlockMillis,
@@ -237,21 +244,29 @@ func (c *cluster) stop(signal syscall.Signal, match func(*member) bool) {
 	c.members = left
 }
 
-// sum returns the sum of a metric over all members of the zones.
-func (c *cluster) sum(name string, in ...string) float64 {
+// sum returns the sum of a metric over the members that match.
+func (c *cluster) sum(match func(*member) bool, name string, labels ...string) float64 {
 	c.t.Helper()
 	sum := 0.0
 	for _, m := range c.members {
-		if len(in) > 0 && m.zone != in[0] {
+		if !match(m) {
 			continue
 		}
-		v, err := process.Metric(c.t.Context(), "http://"+m.httpAddr+"/metrics", name)
+		v, err := process.Metric(c.t.Context(), "http://"+m.httpAddr+"/metrics", name, labels...)
 		if err != nil {
 			c.t.Fatal(err)
 		}
 		sum += v
 	}
 	return sum
+}
+
+// everyMember matches all members.
+func everyMember(*member) bool { return true }
+
+// inZone matches the members of a zone.
+func inZone(zone string) func(*member) bool {
+	return func(m *member) bool { return m.zone == zone }
 }
 
 // querier is a Querier with endpoint groups.
@@ -344,12 +359,12 @@ func (q *querier) knows(n int) {
 	}
 }
 
-// count returns the samples that the Querier finds in the whole bucket.
-func (q *querier) count(ctx context.Context) (int, error) {
+// count returns the samples of a metric that the Querier finds in the whole bucket.
+func (q *querier) count(ctx context.Context, metric string) (int, error) {
 	const end = fleet.From + blocks*fleet.BlockMillis
 	no := false
-	r, err := q.Instant(ctx, fmt.Sprintf("sum(count_over_time(shelf[%dh]))", 2*blocks+1), end,
-		neighbour.Params{PartialResponse: &no})
+	r, err := q.Instant(ctx, fmt.Sprintf("sum(count_over_time(%s[%dh]))", metric, 2*blocks+1),
+		end, neighbour.Params{PartialResponse: &no})
 	switch {
 	case err != nil:
 		return 0, err
@@ -360,6 +375,16 @@ func (q *querier) count(ctx context.Context) (int, error) {
 	}
 	n, err := strconv.ParseFloat(r.Series[0].Points[0].Value, 64)
 	return int(n), err
+}
+
+// complete queries a metric n times and checks that no sample is missing.
+func (q *querier) complete(metric string, n int, when string) {
+	q.t.Helper()
+	for i := range n {
+		if got, err := q.count(q.t.Context(), metric); err != nil || got != samples {
+			q.t.Errorf("%s: query %d: %d samples of %d, %v", when, i, got, samples, err)
+		}
+	}
 }
 
 // epoch returns the epoch that a member takes on.

@@ -13,13 +13,14 @@ import (
 
 // TestResizeAndLoseAZone: 3 -> 5 -> 3 shards in two zones behind a real Querier, then one zone is
 // killed. Every query finds every sample, except for those that run while the zone is killed: these
-// may fail, and say so. The Querier receives each block once, and blocks that move twice.
+// may fail, and say so. The Querier receives each block once, and blocks that move twice. After
+// each hand-over, dashboards that were not queried meanwhile find their pages in the caches.
 //
 // The Querier wait is as short as a real Querier allows, which asks for Info every 5 seconds. The
 // long form grows and shrinks three times.
 func TestResizeAndLoseAZone(t *testing.T) {
 	rounds := 1
-	if os.Getenv("INTEROP_FULL") != "" {
+	if full() {
 		rounds = 3
 	}
 	c := newCluster(t, 12*time.Second)
@@ -32,6 +33,8 @@ func TestResizeAndLoseAZone(t *testing.T) {
 	q.knows(3)
 	b := &bytesOf{q: q}
 	rest := b.perQuery()
+	q.complete(dashboards, 6, "before the first change")
+	b.checkZones("two zones", "a", "b")
 	stop := b.continuously()
 	for range rounds {
 		c.start(3, 5)
@@ -42,6 +45,7 @@ func TestResizeAndLoseAZone(t *testing.T) {
 		q.knows(5)
 		b.checkMoving(rest, "while growing")
 		c.settled(epoch)
+		b.checkWarm("after growing", func(m *member) bool { return m.ordinal >= 3 })
 		q.knows(5)
 		b.checkRest(rest, "with 5 shards")
 
@@ -50,6 +54,7 @@ func TestResizeAndLoseAZone(t *testing.T) {
 		c.taken(epoch)
 		b.checkMoving(rest, "while shrinking")
 		c.settled(epoch)
+		b.checkWarm("after shrinking", func(m *member) bool { return m.ordinal < 3 })
 		b.checkRest(rest, "after shrinking")
 		q.groups(3)
 		q.knows(3)
@@ -61,15 +66,15 @@ func TestResizeAndLoseAZone(t *testing.T) {
 		t.Errorf("%d of %d queries were wrong: %v", len(wrong), asked, errors.Join(wrong...))
 	}
 
-	c.stop(syscall.SIGKILL, func(m *member) bool { return m.zone == "b" })
-	for i := range 20 {
-		if n, err := q.count(t.Context()); err != nil || n != samples {
-			t.Errorf("query %d after a zone was killed: %d samples of %d, %v", i, n, samples, err)
-		}
-	}
+	c.stop(syscall.SIGKILL, inZone("b"))
+	q.complete(shelf, 20, "after a zone was killed")
+	b.checkZones("one zone", "a")
 }
 
-// bytesOf measures what the Querier receives.
+// full reports whether the long form runs.
+func full() bool { return os.Getenv("INTEROP_FULL") != "" }
+
+// bytesOf measures what the Querier receives, and what that costs.
 type bytesOf struct {
 	q  *querier
 	mu sync.Mutex // held during each query, so that a measurement has only its own
@@ -84,13 +89,65 @@ func (b *bytesOf) perQuery() float64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	const n = 5
-	before := b.q.c.sum(chunkBytes)
-	for range n {
-		if got, err := b.q.count(b.q.t.Context()); err != nil || got != samples {
-			b.q.t.Errorf("%d samples of %d, %v", got, samples, err)
+	before := b.q.c.sum(everyMember, chunkBytes)
+	b.q.complete(shelf, n, "measuring bytes")
+	return (b.q.c.sum(everyMember, chunkBytes) - before) / n
+}
+
+// checkZones logs what a query costs the members of each zone, and checks that the Querier reads
+// from all of them.
+func (b *bytesOf) checkZones(when string, in ...string) {
+	b.q.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := 40
+	if full() {
+		n = 1000
+	}
+	const cpuSeconds = "process_cpu_seconds_total"
+	bytes, cpu := map[string]float64{}, map[string]float64{}
+	for _, zone := range in {
+		bytes[zone] = -b.q.c.sum(inZone(zone), chunkBytes)
+		cpu[zone] = -b.q.c.sum(inZone(zone), cpuSeconds)
+	}
+	b.q.complete(shelf, n, "measuring zones")
+	total := 0.0
+	for _, zone := range in {
+		cpu[zone] += b.q.c.sum(inZone(zone), cpuSeconds)
+		bytes[zone] += b.q.c.sum(inZone(zone), chunkBytes)
+		total += bytes[zone]
+	}
+	for _, zone := range in {
+		share := bytes[zone] / total
+		b.q.t.Logf("%s: zone %s sends %.0f bytes of chunks a query, %.2f of all, and needs %.2f ms "+
+			"of CPU", when, zone, bytes[zone]/float64(n), share, 1000*cpu[zone]/float64(n))
+		if fair := 1 / float64(len(in)); share < fair-0.1 {
+			b.q.t.Errorf("%s: zone %s sends %.2f of the bytes, want about %.2f", when, zone, share,
+				fair)
 		}
 	}
-	return (b.q.c.sum(chunkBytes) - before) / n
+}
+
+// checkWarm checks that the members that took blocks over find pages of dashboards in their caches.
+// No query has asked for these during the hand-over. In the long form it asks for a minute.
+func (b *bytesOf) checkWarm(when string, match func(*member) bool) {
+	b.q.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	const hits, touched = "larder_pages_hits_total", "larder_pages_touched_total"
+	found, needed := -b.q.c.sum(match, hits), -b.q.c.sum(match, touched)
+	for start := time.Now(); ; {
+		b.q.complete(dashboards, 2, when) // one for each zone
+		if !full() || time.Since(start) > time.Minute {
+			break
+		}
+	}
+	found += b.q.c.sum(match, hits)
+	needed += b.q.c.sum(match, touched)
+	b.q.t.Logf("%s: %.0f of %.0f pages were in a cache", when, found, needed)
+	if needed == 0 || found < 0.85*needed {
+		b.q.t.Errorf("%s: %.0f of %.0f pages were in a cache, want 85 %%", when, found, needed)
+	}
 }
 
 // checkRest checks that each block is read once.
@@ -107,7 +164,7 @@ func (b *bytesOf) checkRest(rest float64, when string) {
 // have ended before.
 func (b *bytesOf) checkMoving(rest float64, when string) {
 	b.q.t.Helper()
-	share := b.q.c.sum("larder_shard_blocks_leaving", "a") / blocks
+	share := b.q.c.sum(inZone("a"), "larder_shard_blocks_leaving") / blocks
 	got := b.perQuery() / rest
 	b.q.t.Logf("%s: %.3f times the bytes of one zone, %.3f of the blocks move", when, got, share)
 	if got > 1.05+share {
@@ -129,7 +186,7 @@ func (b *bytesOf) continuously() (stop func() (asked int, wrong []error)) {
 		defer tick.Stop()
 		for range tick.C {
 			b.mu.Lock()
-			n, err := b.q.count(ctx)
+			n, err := b.q.count(ctx, shelf)
 			b.mu.Unlock()
 			if ctx.Err() != nil {
 				return

@@ -253,9 +253,9 @@ func (w *Warmer) readPages(ctx context.Context, reads []pageReads, b *budget) {
 				r := reads[i]
 				err := w.panics.Do(func() error {
 					return w.patiently(ctx, r.block, b, &fetched,
-						func(acct *pagecache.Account) (bool, error) {
+						func(now *catalog.Block, acct *pagecache.Account) (bool, error) {
 							return w.opts.Store.WarmPages(
-								ctx, r.block, r.file, r.spans, r.asked, acct,
+								ctx, now, r.file, r.spans, r.asked, acct,
 							)
 						})
 				})

@@ -14,6 +14,7 @@ import (
 	"larder/internal/pagecache"
 	"larder/store/block"
 	"larder/store/catalog"
+	"larder/store/indexheader"
 )
 
 // The reasons for a replay, in metrics and logs.
@@ -131,23 +132,30 @@ func (w *Warmer) one(ctx context.Context, t task, b *budget, bytes *atomic.Int64
 		return err
 	}
 	return w.patiently(ctx, t.block, b, bytes,
-		func(acct *pagecache.Account) (finished bool, err error) {
-			return w.opts.Store.Warm(ctx, t.block, ms, without, acct)
+		func(now *catalog.Block, acct *pagecache.Account) (finished bool, err error) {
+			return w.opts.Store.Warm(ctx, now, ms, without, acct)
 		})
 }
 
-// patiently runs f, which reads a block, while no request waits. If an attempt yields to requests,
-// it tries again when they are done. bytes gets what was read from the bucket.
+// maxReplaced is how often the version of a block may change during one read. Unknown sizes of its
+// files change it once each: of its index and of its chunk files.
+const maxReplaced = 4
+
+// patiently runs f, which reads the version of a block that is served now, while no request waits.
+// If an attempt yields to requests, or another version replaces the block, it tries again. bytes
+// gets what was read from the bucket.
 func (w *Warmer) patiently(
 	ctx context.Context, block *catalog.Block, b *budget, bytes *atomic.Int64,
-	f func(acct *pagecache.Account) (finished bool, err error),
+	f func(now *catalog.Block, acct *pagecache.Account) (finished bool, err error),
 ) error {
+	replaced := 0
 	for wait := retryAfter; ; wait = min(2*wait, maxRetryAfter) {
 		if err := w.idle(ctx); err != nil {
 			return err
 		}
+		now := w.served(block.ID)
 		switch {
-		case !w.served(block.ID):
+		case now == nil:
 			return errGone
 		case !w.opts.Headers.Opened(block.ID):
 			return errNoHeader
@@ -160,9 +168,13 @@ func (w *Warmer) patiently(
 		a := b.attempt()
 		finished, err := func() (bool, error) {
 			defer func() { <-w.slots }()
-			return f(&a.acct)
+			return f(now, &a.acct)
 		}()
 		bytes.Add(a.end(err == nil && !finished))
+		if errors.Is(err, indexheader.ErrReplaced) && replaced < maxReplaced {
+			replaced++
+			err = nil
+		}
 		if err != nil || finished {
 			return err
 		}

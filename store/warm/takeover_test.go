@@ -3,6 +3,7 @@ package warm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -10,8 +11,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/prometheus/model/labels"
 
 	"larder/store/catalog"
+	"larder/store/indexheader"
 )
 
 // TestABlockThatWasTakenOverIsWarmed: the sets that its former owner recorded for it are replayed,
@@ -59,6 +62,47 @@ func TestABlockThatWasTakenOverIsWarmed(t *testing.T) {
 		}
 		if sets := hotOf(w.opts.Recorder)[stays.ID]; len(sets) != 0 {
 			t.Errorf("%d sets are recorded for a block that was not taken over", len(sets))
+		}
+	})
+}
+
+// TestABlockThatIsReplacedIsWarmed: the version of a block changes when the bucket is asked for the
+// sizes of its files. What was handed over is read of the new version.
+func TestABlockThatIsReplacedIsWarmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, measured := blockOf(1), blockOf(1)
+		b.Number, measured.Number = 1, 2
+		measured.MaxTime = 20 // to tell it apart
+		former := newBed(t, Options{Chunks: fakePages{{Block: 1, File: 1, Page: 6}}})
+		ask(former.opts.Recorder, 3, "x", b)
+		former.ViewChanged(view(), view(b))
+		w := newBed(t, Options{})
+		w.store.hold = func(_ context.Context, what string) (bool, error) {
+			if what != "1 a=x" {
+				return true, nil
+			}
+			w.ViewChanged(view(b), view(measured))
+			return false, fmt.Errorf("block: %w", indexheader.ErrReplaced)
+		}
+		w.TakeOver([]*catalog.Block{b}, func(context.Context) ([]byte, error) {
+			return former.Heat([]ulid.ULID{b.ID}), nil
+		})
+		w.ViewChanged(view(), view(b))
+		time.Sleep(time.Minute)
+		got := append(w.store.done(), w.store.pages...)
+		want := []string{"20 a=x", "20/1 [{49152 57344}] false"}
+		if diff := cmp.Diff(want, got); diff != "" || !w.Warmed(b.ID) {
+			t.Errorf("warmed %v, %s", w.Warmed(b.ID), diff)
+		}
+		// It ends, even if the version goes on to change.
+		w.store.hold = func(context.Context, string) (bool, error) {
+			return false, indexheader.ErrReplaced
+		}
+		w.store.begun = 0
+		key := string(appendKey(nil, []*labels.Matcher{equal("a", "x")}, nil))
+		o := w.replay(t.Context(), afterHandOver, []task{{block: b, key: key}}, newBudget(1<<20))
+		if o.failed != 1 || w.store.begun != 1+maxReplaced {
+			t.Errorf("%+v after %d attempts", o, w.store.begun)
 		}
 	})
 }

@@ -153,11 +153,14 @@ func (w *Warmer) Close() {
 	w.wg.Wait()
 }
 
-// served reports whether the last view has a block.
-func (w *Warmer) served(id ulid.ULID) bool {
+// served returns the version of a block in the last view, nil if it is not there.
+func (w *Warmer) served(id ulid.ULID) *catalog.Block {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.view != nil && w.view.ByID(id) != nil
+	if w.view == nil {
+		return nil
+	}
+	return w.view.ByID(id)
 }
 
 // Run replays the snapshot of an earlier process. It writes snapshots until ctx ends, and a last
