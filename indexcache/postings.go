@@ -10,8 +10,11 @@ import (
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 
 	"larder/internal/bytecache"
+	"larder/internal/telemetry"
 )
 
 // postingsKind is the first input of the hash that identifies expanded postings. Its last byte is
@@ -74,6 +77,13 @@ func (p *Postings) Get(key bytecache.Key) ([]byte, bool) {
 func (p *Postings) Fetch(ctx context.Context, key bytecache.Key) ([]byte, bool) {
 	if !p.cache.Remote() {
 		return nil, false
+	}
+	if trace.SpanFromContext(ctx).IsRecording() {
+		_, span, ok := telemetry.StartSpan(ctx, "larder/indexcache", "cache_getmulti",
+			trace.WithAttributes(attribute.String("kind", "expanded_postings")))
+		if ok {
+			defer span.End()
+		}
 	}
 	values := make([][]byte, 1)
 	p.cache.Fetch(ctx, []bytecache.Key{key}, values)

@@ -356,33 +356,21 @@ func (s *Server) askBlock(
 func (s *Server) openBlocks(r *request, q *labelQuery, what question, asked []*labelBlock) error {
 	err := r.stage(stagePostings, "bucket_store_preload_all", func(ctx context.Context) error {
 		var headers atomic.Int64
+		times := r.blockTimes(ctx, stagePostings, "block_postings")
+		defer times.end(ctx)
 		// Settle releases what the workers do not need any more.
 		widen := func(n int) int { n, _ = r.tryWorkers(n, workersBytes); return n }
-		return concurrently(ctx, len(asked), widen, func(ctx context.Context, i int) (err error) {
+		return concurrently(ctx, len(asked), widen, func(ctx context.Context, i int) error {
 			a := asked[i]
-			if len(a.matchers) == 0 {
-				if headers.Add(1) > minBlocks {
-					return nil
+			if len(a.matchers) == 0 && headers.Add(1) > minBlocks {
+				return nil
+			}
+			return r.timedBlock(times, stagePostings, a.meta.ID, func() error {
+				if len(a.matchers) == 0 {
+					return a.open(ctx, s, what)
 				}
-				return a.open(ctx, s, what)
-			}
-			a.plan, err = s.block(a.meta).Plan(ctx, what.matchers(a), block.PlanOptions{
-				External:  dropLabels(a.meta.Labels, q.without),
-				Dropped:   q.without,
-				Sets:      block.UseKeptSets,
-				Unordered: true,
-				Account:   charged(&a.postings, &r.postings, &a.postingBytes),
-				OnSeries:  a.onSeries(r),
-				Reserve:   r.reserveForPlan,
+				return s.planLabels(ctx, r, q, what, a)
 			})
-			if err != nil {
-				return fmt.Errorf("fetch postings for block %s: %w", a.meta.ID, err)
-			}
-			if h := a.plan.Header(); h != nil {
-				count, length := what.expect(ctx, h, a.plan.Postings())
-				a.size = stringSetCost(length) * int64(count)
-			}
-			return nil
 		})
 	})
 	for _, a := range asked {
@@ -391,6 +379,29 @@ func (s *Server) openBlocks(r *request, q *labelQuery, what question, asked []*l
 		}
 	}
 	return err
+}
+
+// planLabels finds the postings of a block.
+func (s *Server) planLabels(
+	ctx context.Context, r *request, q *labelQuery, what question, a *labelBlock,
+) (err error) {
+	a.plan, err = s.block(a.meta).Plan(ctx, what.matchers(a), block.PlanOptions{
+		External:  dropLabels(a.meta.Labels, q.without),
+		Dropped:   q.without,
+		Sets:      block.UseKeptSets,
+		Unordered: true,
+		Account:   charged(&a.postings, &r.postings, &a.postingBytes),
+		OnSeries:  a.onSeries(r),
+		Reserve:   r.reserveForPlan,
+	})
+	if err != nil {
+		return fmt.Errorf("fetch postings for block %s: %w", a.meta.ID, err)
+	}
+	if h := a.plan.Header(); h != nil {
+		count, length := what.expect(ctx, h, a.plan.Postings())
+		a.size = stringSetCost(length) * int64(count)
+	}
+	return nil
 }
 
 // answerBytes estimates what to reserve for the answers at first: what the largest of them takes.

@@ -202,7 +202,7 @@ func newMetrics(
 func (m *metrics) observe(r *request, label string) {
 	for i, name := range stageNames {
 		if d := r.stages[i].Load(); d > 0 {
-			m.stageSeconds.WithLabelValues(r.method, name).Observe(time.Duration(d).Seconds())
+			r.observe(m.stageSeconds.WithLabelValues(r.method, name), time.Duration(d).Seconds())
 		}
 	}
 	m.fetches.observe(r, label)
@@ -222,28 +222,28 @@ func (m *metrics) observe(r *request, label string) {
 		return
 	}
 	if r.firstFrame > 0 {
-		m.firstFrame.Observe(r.firstFrame.Seconds())
+		r.observe(m.firstFrame, r.firstFrame.Seconds())
 	}
 	m.bytesSent.Add(float64(r.sent.Bytes))
 	if r.succeeded {
-		m.seriesRequested.Observe(float64(r.sent.Series))
-		m.chunksRequested.Observe(float64(r.sent.Chunks))
+		r.observe(m.seriesRequested, float64(r.sent.Series))
+		r.observe(m.chunksRequested, float64(r.sent.Chunks))
 	}
-	m.blocksQueried.WithLabelValues(label).Observe(float64(r.blocksQueried))
-	m.postingsSize.WithLabelValues(label).Observe(float64(r.planned.ListBytes))
-	m.resultSeries.WithLabelValues(label).Observe(float64(r.sent.Series))
+	r.observe(m.blocksQueried.WithLabelValues(label), float64(r.blocksQueried))
+	r.observe(m.postingsSize.WithLabelValues(label), float64(r.planned.ListBytes))
+	r.observe(m.resultSeries.WithLabelValues(label), float64(r.sent.Series))
 	m.sentChunkSize.observe(label, &r.sentSizes)
-	m.getAllSeconds.WithLabelValues(label).
-		Observe(time.Duration(r.stages[stagePostings].Load()).Seconds())
+	r.observe(m.getAllSeconds.WithLabelValues(label),
+		time.Duration(r.stages[stagePostings].Load()).Seconds())
 	planned := time.Duration(r.stages[stageGate].Load() + r.stages[stagePostings].Load())
-	m.mergeSeconds.WithLabelValues(label).Observe((time.Since(r.start) - planned).Seconds())
+	r.observe(m.mergeSeconds.WithLabelValues(label), (time.Since(r.start) - planned).Seconds())
 	items := [...]int64{int64(r.planned.Lists), r.decoded.Entries, r.records.Records}
 	for i, k := range r.kinds() {
-		m.dataTouched.WithLabelValues(k.name, label).Observe(float64(items[i]))
-		m.dataFetched.WithLabelValues(k.name, label).Observe(float64(k.acct.Fetched.Load()))
-		m.dataSizeTouched.WithLabelValues(k.name, label).
-			Observe(float64(k.acct.TouchedBytes.Load()))
-		m.dataSizeFetched.WithLabelValues(k.name, label).
-			Observe(float64(k.acct.FetchedBytes.Load()))
+		r.observe(m.dataTouched.WithLabelValues(k.name, label), float64(items[i]))
+		r.observe(m.dataFetched.WithLabelValues(k.name, label), float64(k.acct.Fetched.Load()))
+		r.observe(m.dataSizeTouched.WithLabelValues(k.name, label),
+			float64(k.acct.TouchedBytes.Load()))
+		r.observe(m.dataSizeFetched.WithLabelValues(k.name, label),
+			float64(k.acct.FetchedBytes.Load()))
 	}
 }

@@ -104,12 +104,12 @@ func (m *fetchMetrics) observe(r *request, label string) {
 
 	stage := func(h *prometheus.HistogramVec, id stageID) {
 		if d := r.stages[id].Load(); d > 0 {
-			h.WithLabelValues(label).Observe(time.Duration(d).Seconds())
+			r.observe(h.WithLabelValues(label), time.Duration(d).Seconds())
 		}
 	}
 	waited := func(h *prometheus.HistogramVec, acct *pagecache.Account) {
 		if acct.Touched.Load() > 0 {
-			h.WithLabelValues(label).Observe(time.Duration(acct.Waited.Load()).Seconds())
+			r.observe(h.WithLabelValues(label), time.Duration(acct.Waited.Load()).Seconds())
 		}
 	}
 	stage(m.postingsSeconds, stagePostings)

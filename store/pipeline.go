@@ -82,7 +82,8 @@ func (s *Server) sendSeries(
 			r.noteSource(src)
 		}
 	}()
-	// The reads of streams are below this span, whichever window needs them.
+	// The reads of streams are below this span, whichever window needs them. It ends with the
+	// merge, or with an error.
 	ctx, series := r.span(ctx, stageSeries, "bucket_store_series")
 	defer series.End()
 	if sources, err = s.sources(ctx, r, q, plans); err != nil {
@@ -101,6 +102,7 @@ func (s *Server) sendSeries(
 	defer p.running.Wait()
 	defer cancel()
 	p.running.Go(func() {
+		defer series.End()
 		if err := contained(func() error { p.run(ctx, produced); return nil })(); err != nil {
 			win := newWindow(0)
 			win.err = err
@@ -141,8 +143,10 @@ func (s *Server) sendSeries(
 func (r *request) encode(f func() error) error {
 	start, held := time.Now(), r.stages[stageFlowControl].Load()
 	err := f()
-	d := time.Since(start) - time.Duration(r.stages[stageFlowControl].Load()-held)
+	end := time.Now()
+	d := end.Sub(start) - time.Duration(r.stages[stageFlowControl].Load()-held)
 	r.addStage(stageSend, max(d, 0))
+	r.late(r.ctx, "bucket_store_send_window", start, end, stageSend)
 	return err
 }
 
@@ -205,10 +209,12 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 	p.free <- p.add(ctx, p.size.first())
 	p.target = min(firstWindowBytes, max(p.size.first(), 1))
 	for first := true; ; first = false {
+		start := time.Now()
 		win := p.take(ctx)
 		if win == nil {
 			return
 		}
+		p.request.late(ctx, "bucket_store_await_window", start, time.Now())
 		p.request.Release(win.reset(len(p.sources)))
 		target := p.extend(win, p.target)
 		win.grow(&density, target)

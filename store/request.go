@@ -88,7 +88,7 @@ func (s *Server) newRequest(ctx context.Context, method string, what asked) *req
 	}
 	r.ctx = slots.WithRequest(ctx, r.tenant)
 	if n := s.opts.SpansPerRequest; n >= 0 && trace.SpanFromContext(ctx).IsRecording() {
-		r.ctx, r.spans = telemetry.WithSpanBudget(ctx, int64(cmp.Or(n, spansPerRequest)))
+		r.ctx, r.spans = telemetry.WithSpanBudget(r.ctx, int64(cmp.Or(n, spansPerRequest)))
 	}
 	r.limit()
 	requestlog.Describe(ctx, r.describe)

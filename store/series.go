@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
-	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -119,10 +118,7 @@ func (s *Server) serveSeries(
 		// compression, that is all the time that it takes.
 		d := time.Since(start)
 		r.addStage(stageFlowControl, d)
-		if d >= slowSend {
-			_, span := r.span(r.ctx, stageFlowControl, "send_frame", trace.WithTimestamp(start))
-			span.End(trace.WithTimestamp(start.Add(d)))
-		}
+		r.late(r.ctx, "send_frame", start, start.Add(d), stageFlowControl)
 		return err
 	}
 	w := storepb.NewFrameWriter(s.opts.Frames, req.ResponseBatchSize, send)

@@ -201,6 +201,9 @@ func New(opts Options) *Server {
 		names:    names,
 		blocks:   map[ulid.ULID]*block.Block{},
 	}
+	s.labelFlights.Waits = func(ctx, starter context.Context) (ended func()) {
+		return telemetry.AwaitShared(ctx, "labels_shared", starter)
+	}
 	names.own(s.limits.NameTenants(names.first(),
 		func(tenant string, count func(label string)) { names.observe(tenant, -1, count) }))
 	names.keep(opts.Tenants)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
@@ -18,8 +19,9 @@ import (
 // reads and look-ups.
 const spansPerRequest = 512
 
-// slowSend is the time from which a frame that is sent has a span.
-const slowSend = time.Millisecond
+// slowWait is the time from which work beside the stages has a span: sending a frame, encoding a
+// window, waiting for one that is free.
+const slowWait = time.Millisecond
 
 // slowBlocks is how many blocks of a stage have a span of their own: the slowest ones.
 const slowBlocks = 10
@@ -48,6 +50,35 @@ func (r *request) span(
 	}
 	return r.server.tracer.Start(ctx, name, append(opts,
 		trace.WithAttributes(attribute.String("larder.stage", stageNames[id])))...)
+}
+
+// late makes a span of work that has ended, if it took slowWait or the request has no bound of its
+// spans. Without an id it belongs to no stage.
+func (r *request) late(ctx context.Context, name string, start, end time.Time, id ...stageID) {
+	if end.Sub(start) < slowWait && r.spans != nil || !trace.SpanFromContext(ctx).IsRecording() ||
+		!telemetry.SpendSpan(ctx) {
+		return
+	}
+	opts := []trace.SpanStartOption{trace.WithTimestamp(start)}
+	for _, id := range id {
+		opts = append(opts, trace.WithAttributes(
+			attribute.String("larder.stage", stageNames[id])))
+	}
+	_, span := r.server.tracer.Start(ctx, name, opts...)
+	span.End(trace.WithTimestamp(end))
+}
+
+// observe adds a value of the request to a histogram. If the request is sampled, the value is an
+// exemplar with the id of its trace.
+func (r *request) observe(h prometheus.Observer, v float64) {
+	sc := trace.SpanContextFromContext(r.ctx)
+	if !sc.IsSampled() {
+		h.Observe(v)
+		return
+	}
+	h.(prometheus.ExemplarObserver).ObserveWithExemplar(v, prometheus.Labels{
+		"trace_id": sc.TraceID().String(),
+	})
 }
 
 // blockTimes has when the blocks of a stage were worked on. Spans are made of it when the stage
@@ -86,8 +117,9 @@ func (b *blockTimes) add(t blockTime) {
 	b.times = append(b.times, t)
 }
 
-// end makes spans of the slowest blocks, below the span of ctx. That span gets the number of the
-// other blocks and their time, added up. The caller calls it once, after all calls of timed.
+// end makes spans of the slowest blocks, or of all if spans have no bound, below the span of ctx.
+// That span gets the number of the other blocks and their time, added up. The caller calls it once,
+// after all calls of timedBlock.
 func (b *blockTimes) end(ctx context.Context) {
 	if b == nil {
 		return
@@ -98,9 +130,13 @@ func (b *blockTimes) end(ctx context.Context) {
 	slices.SortFunc(times, func(x, y blockTime) int {
 		return cmp.Compare(y.duration(), x.duration())
 	})
+	most := slowBlocks
+	if b.request.spans == nil {
+		most = len(times)
+	}
 	var others time.Duration
 	for i, t := range times {
-		if i >= slowBlocks {
+		if i >= most {
 			others += t.duration()
 			continue
 		}
@@ -110,7 +146,7 @@ func (b *blockTimes) end(ctx context.Context) {
 	}
 	span := trace.SpanFromContext(ctx)
 	span.SetAttributes(attribute.Int("larder.blocks", len(times)))
-	if n := len(times) - slowBlocks; n > 0 {
+	if n := len(times) - most; n > 0 {
 		span.SetAttributes(attribute.Int("larder.blocks.other", n),
 			attribute.Float64("larder.blocks.other_seconds", others.Seconds()))
 	}

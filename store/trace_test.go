@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,8 +16,11 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	"larder/benchmarks/dataset"
+	"larder/internal/bucket/slots"
+	"larder/internal/pagecache"
 	"larder/store"
 )
 
@@ -115,7 +120,7 @@ func union(spans []sdktrace.ReadOnlySpan) (total time.Duration) {
 func TestTraceShowsWhereTheTimeWent(t *testing.T) {
 	dir := t.TempDir()
 	for i := range 3 {
-		spec := dataset.WholeMetric(fmt.Sprintf("traced%d", i), 1, 4000, 30_000)
+		spec := dataset.WholeMetric(fmt.Sprintf("traced%d", i), uint64(1+i), 4000, 30_000)
 		if _, err := spec.Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +147,12 @@ func traceShowsWhereTheTimeWent(t *testing.T, dir string) {
 				}
 			}
 		}
-		for _, stage := range []string{"gate", "postings", "series", "chunks"} {
+		for _, name := range []string{
+			"open index header", "build index header", "index_header_shared",
+		} {
+			covered["header"] = append(covered["header"], tr.named[name]...)
+		}
+		for _, stage := range []string{"gate", "header", "postings", "series", "chunks"} {
 			var seconds float64
 			if _, err := fmt.Sscan(
 				attr(tr.root, "larder.stage_"+stage+"_seconds"), &seconds); err != nil {
@@ -151,7 +161,7 @@ func traceShowsWhereTheTimeWent(t *testing.T, dir string) {
 			got := union(covered[stage]).Seconds()
 			t.Logf("%s: stage %s took %.4f s, %d spans cover %.4f s",
 				name, stage, seconds, len(covered[stage]), got)
-			if name == "cold" && stage != "gate" && seconds < 0.02 {
+			if name == "cold" && stage != "gate" && stage != "header" && seconds < 0.02 {
 				t.Errorf("stage %s took %.4f s, less than one read", stage, seconds)
 			}
 			if seconds >= 0.001 && got < 0.95*seconds {
@@ -160,7 +170,8 @@ func traceShowsWhereTheTimeWent(t *testing.T, dir string) {
 		}
 		// Within a stage, the spans of blocks cover that of the stage.
 		for _, stage := range []string{
-			"bucket_store_preload_all", "bucket_store_first_series", "bucket_store_fetch_window",
+			"bucket_store_preload_all", "bucket_store_series", "bucket_store_first_series",
+			"bucket_store_fetch_window",
 		} {
 			for _, s := range tr.named[stage] {
 				d := s.EndTime().Sub(s.StartTime())
@@ -172,6 +183,7 @@ func traceShowsWhereTheTimeWent(t *testing.T, dir string) {
 		}
 
 		reads := tr.named["bucket_getrange"]
+		// Series sets read for the request that needs a segment.
 		if want := counts["index"] + counts["chunks"]; name == "cold" && want == 0 ||
 			len(reads) > want {
 			t.Errorf("%s: %d spans of reads, %d reads", name, len(reads), want)
@@ -188,13 +200,118 @@ func traceShowsWhereTheTimeWent(t *testing.T, dir string) {
 			}
 		}
 		for key, want := range map[string]string{
-			"larder.matchers": `{__name__="http_requests_total"}`, "larder.series_sent": "4000",
+			"larder.matchers": `{__name__="http_requests_total"}`, "larder.series_sent": "12000",
 		} {
 			if got := attr(tr.root, key); got != want {
 				t.Errorf("%s: %s: got %s, want %s", name, key, got, want)
 			}
 		}
 	}
+}
+
+// TestSharedWorkIsLinked makes two requests for the same blocks, the second one while the first one
+// waits for the bucket. The trace of the second one has a span for each wait, with a link to the
+// span of the first one for which the work is done.
+func TestSharedWorkIsLinked(t *testing.T) {
+	dir := t.TempDir()
+	spec := dataset.WholeMetric("shared", 1, 4000, 30_000)
+	if _, err := spec.Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		g, rec := tracedGateway(t, dir, -1)
+		var running sync.WaitGroup
+		for range 2 {
+			running.Go(func() {
+				if _, err := g.query(context.Background(), wholeMetric(64)); err != nil {
+					t.Error(err)
+				}
+			})
+			time.Sleep(5 * time.Millisecond)
+		}
+		running.Wait()
+
+		of := map[string]string{} // the traces of spans
+		for _, s := range rec.Ended() {
+			of[s.SpanContext().SpanID().String()] = s.SpanContext().TraceID().String()
+		}
+		stages := map[string]bool{}
+		for _, s := range rec.Ended() {
+			if attr(s, "larder.stage") != "" {
+				stages[s.SpanContext().SpanID().String()] = true
+			}
+		}
+		linked := map[string]int{}
+		for _, s := range rec.Ended() {
+			if !strings.HasSuffix(s.Name(), "_shared") {
+				continue
+			}
+			if !stages[s.Parent().SpanID().String()] {
+				t.Errorf("%s is not below a stage", s.Name())
+			}
+			for _, l := range s.Links() {
+				other := of[l.SpanContext.SpanID().String()]
+				if other == "" || other == s.SpanContext().TraceID().String() {
+					t.Errorf("%s links to trace %q", s.Name(), other)
+				}
+				linked[s.Name()]++
+			}
+		}
+		t.Logf("%v", linked)
+		for _, name := range []string{
+			"index_header_shared", "postings_shared", "series_set_shared", "bucket_getrange_shared",
+		} {
+			if linked[name] == 0 {
+				t.Errorf("no %s with a link: %v", name, linked)
+			}
+		}
+	})
+}
+
+// TestTracedRequestsTakeTurns: while a traced request of one tenant waits for many reads, those of
+// another tenant are not behind all of them. The bucket answers one read at a time.
+func TestTracedRequestsTakeTurns(t *testing.T) {
+	const blocks, span = 9, 2 * 3600_000
+	dir := t.TempDir()
+	for i := range blocks {
+		spec := dataset.WholeMetric("turns", uint64(1+i), 200, 30_000)
+		spec.Blocks[0].MinTime += int64(i) * span
+		spec.Blocks[0].MaxTime += int64(i) * span
+		if _, err := spec.Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		tp := sdktrace.NewTracerProvider()
+		g := startGateway(t, dir, gatewayOptions{
+			chunkBytes: 64 << 20, indexBytes: 64 << 20,
+			wrap:   func(b objstore.Bucket) objstore.Bucket { return farBucket{b} },
+			server: func(o *store.Options) { o.Tracer = tp.Tracer("test") },
+			pages:  pagecache.Options{Limiter: slots.New(slots.Options{Max: 1, Start: 1, Min: 1})},
+			grpc: []grpc.ServerOption{
+				grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(tp))),
+			},
+		})
+		ask := func(tenant string, from, to int64) {
+			req := wholeMetric(64)
+			req.MinTime, req.MaxTime = dataset.Epoch+from*span, dataset.Epoch+to*span-1
+			ctx := metadata.AppendToOutgoingContext(context.Background(), "thanos-tenant", tenant)
+			if _, err := g.query(ctx, req); err != nil {
+				t.Error(err)
+			}
+		}
+		var running sync.WaitGroup
+		running.Go(func() { ask("many", 0, blocks-1) })
+		time.Sleep(45 * time.Millisecond) // the headers are built
+		start := time.Now()
+		ask("few", blocks-1, blocks)
+		took := time.Since(start)
+		running.Wait()
+		t.Logf("%v, beside a request that took %v", took, time.Since(start))
+		if most := 250 * time.Millisecond; took > most {
+			t.Errorf("a request for one block took %v, want at most %v", took, most)
+		}
+	})
 }
 
 // TestSpansAreBounded checks that a request has no more spans than it may, and counts the others.

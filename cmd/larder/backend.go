@@ -10,7 +10,6 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/thanos-io/objstore"
-	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"larder/indexcache"
@@ -27,6 +26,7 @@ import (
 	"larder/internal/pagecache"
 	"larder/internal/pagetrace"
 	"larder/internal/panics"
+	"larder/internal/telemetry"
 	"larder/shard/membership"
 	"larder/store"
 	"larder/store/admission"
@@ -86,7 +86,7 @@ type backend struct {
 // memory. It does not read from the bucket.
 func openBackend(
 	conf *storeConfig, dir *datadir.Dir, logger *slog.Logger, reg prometheus.Registerer,
-	tracer trace.TracerProvider,
+	tracing *telemetry.Tracing,
 ) (*backend, error) {
 	b := &backend{
 		conf:     conf,
@@ -114,7 +114,7 @@ func openBackend(
 		Help: "Always 0, because larder cannot fail to stop serving a block. Kept for dashboards.",
 	})
 	reg.MustRegister(b.loads, b.drops, b.lastLoad, dropFailures)
-	if err := b.open(dir, reg, tracer); err != nil {
+	if err := b.open(dir, reg, tracing); err != nil {
 		b.close()
 		return nil, err
 	}
@@ -122,7 +122,7 @@ func openBackend(
 }
 
 func (b *backend) open(
-	dir *datadir.Dir, reg prometheus.Registerer, tracer trace.TracerProvider,
+	dir *datadir.Dir, reg prometheus.Registerer, tracing *telemetry.Tracing,
 ) error {
 	conf, m := b.conf, &b.conf.caches.Memory
 	fixed := &conf.hooks.constants
@@ -208,7 +208,7 @@ func (b *backend) open(
 		},
 		Budgets: b.budgets, Clamp: conf.blocks.clamp, Finished: conf.hooks.finished,
 		Activity: b.activity, Windows: fixed.windows, Logger: b.logger, Registerer: reg,
-		Tracer: tracer.Tracer("larder"),
+		Tracer: tracing.Provider.Tracer("larder"), SpansPerRequest: tracing.SpansPerRequest,
 	}
 	if b.shard != nil {
 		options.Refuse = b.shardRefuses

@@ -95,7 +95,7 @@ func (g *gateway) open() (err error) {
 		}
 		g.onClose(func() { g.closed("data directory", dir.Close()) })
 	}
-	if g.backend, err = openBackend(conf, dir, g.logger, reg, g.tracing.Provider); err != nil {
+	if g.backend, err = openBackend(conf, dir, g.logger, reg, g.tracing); err != nil {
 		return err
 	}
 	g.onClose(g.backend.close)

@@ -113,6 +113,7 @@ type tracingKeys struct {
 		TLSConfig          clienttls.Config  `yaml:"tls_config"`
 		SamplerType        string            `yaml:"sampler_type"`
 		SamplerParam       string            `yaml:"sampler_param"`
+		SpansPerRequest    string            `yaml:"spans_per_request"`
 	} `yaml:"config"`
 }
 

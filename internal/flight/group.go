@@ -23,12 +23,18 @@ type Group[K comparable, V any] struct {
 	// not depend on who waits for it. Set it before first use.
 	Share func(ctx context.Context) (work context.Context, join func(ctx context.Context))
 
+	// Waits is called by each caller that joins, with its context and that of the caller that
+	// started the work. It calls the result when it has waited. Default nil. Set it before first
+	// use.
+	Waits func(ctx, starter context.Context) (ended func())
+
 	mu    sync.Mutex
 	calls map[K]*call[V]
 }
 
 // call is work that runs.
 type call[V any] struct {
+	starter context.Context // nil without Group.Waits
 	cancel  context.CancelFunc
 	join    func(ctx context.Context) // nil without Group.Share
 	waiters int                       // guarded by Group.mu
@@ -60,6 +66,9 @@ func (g *Group[K, V]) Do(
 		if g.Share != nil {
 			detached, c.join = g.Share(detached)
 		}
+		if g.Waits != nil {
+			c.starter = ctx
+		}
 		if g.calls == nil {
 			g.calls = map[K]*call[V]{}
 		}
@@ -71,10 +80,16 @@ func (g *Group[K, V]) Do(
 	if joined && c.join != nil {
 		c.join(ctx)
 	}
+	ended := func() {}
+	if joined && g.Waits != nil {
+		ended = g.Waits(ctx, c.starter)
+	}
 
 	select {
 	case <-c.done:
+		ended()
 	case <-ctx.Done():
+		ended()
 		g.leave(key, c)
 		return v, joined, ctx.Err()
 	}

@@ -13,12 +13,17 @@ var errUnfinished = errors.New("the work that was shared did not end")
 // work that belongs to the caller's request and cannot outlive it. The zero value works; it must
 // not be copied.
 type Inline[K comparable, V any] struct {
+	// Waits is that of Group.
+	Waits func(ctx, starter context.Context) (ended func())
+
 	mu    sync.Mutex // guards calls; held for map operations only
 	calls map[K]*inlineCall[V]
 }
 
 // inlineCall is work that runs.
 type inlineCall[V any] struct {
+	starter context.Context // nil without Inline.Waits
+
 	done  chan struct{} // closed when value and err are final
 	value V
 	err   error
@@ -39,6 +44,9 @@ func (g *Inline[K, V]) Do(
 		if g.calls == nil {
 			g.calls = map[K]*inlineCall[V]{}
 		}
+		if g.Waits != nil {
+			c.starter = ctx
+		}
 		g.calls[key] = c
 	}
 	g.mu.Unlock()
@@ -47,9 +55,15 @@ func (g *Inline[K, V]) Do(
 		c.value, c.err = work()
 		return c.value, false, c.err
 	}
+	ended := func() {}
+	if g.Waits != nil {
+		ended = g.Waits(ctx, c.starter)
+	}
 	select {
 	case <-c.done:
+		ended()
 	case <-ctx.Done():
+		ended()
 		return v, true, ctx.Err()
 	}
 	if c.err != nil {

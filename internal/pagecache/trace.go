@@ -19,16 +19,13 @@ import (
 func (r *Reader) startSpan(
 	ctx context.Context, name, object string, off, length int64, kind trace.SpanKind,
 ) (context.Context, trace.Span, bool) {
-	parent := trace.SpanFromContext(ctx)
-	if !parent.IsRecording() || !telemetry.SpendSpan(ctx) {
+	if !trace.SpanFromContext(ctx).IsRecording() {
 		return ctx, nil, false
 	}
-	ctx, span := parent.TracerProvider().
-		Tracer("larder/internal/pagecache").
-		Start(ctx, name, trace.WithSpanKind(kind), trace.WithAttributes(
+	return telemetry.StartSpan(ctx, "larder/internal/pagecache", name, trace.WithSpanKind(kind),
+		trace.WithAttributes(
 			attribute.String("object", object), attribute.Int64("offset", off),
 			attribute.Int64("length", length), attribute.String("kind", r.opts.Kind)))
-	return ctx, span, true
 }
 
 // endSpan ends a span, as failed if there is an error.

@@ -3,6 +3,8 @@ package telemetry
 import (
 	"context"
 	"sync/atomic"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 type spanBudgetContext struct{}
@@ -28,4 +30,17 @@ func (b *SpanBudget) Dropped() int64 { return max(0, -b.left.Load()) }
 func SpendSpan(ctx context.Context) bool {
 	b, ok := ctx.Value(spanBudgetContext{}).(*SpanBudget)
 	return !ok || b.left.Add(-1) >= 0
+}
+
+// StartSpan starts a child of the span of ctx, with its provider, and reports whether it did: that
+// span must record, and the request must have spans left. tracer is the package that calls it.
+func StartSpan(
+	ctx context.Context, tracer, name string, opts ...trace.SpanStartOption,
+) (context.Context, trace.Span, bool) {
+	parent := trace.SpanFromContext(ctx)
+	if !parent.IsRecording() || !SpendSpan(ctx) {
+		return ctx, nil, false
+	}
+	ctx, span := parent.TracerProvider().Tracer(tracer).Start(ctx, name, opts...)
+	return ctx, span, true
 }

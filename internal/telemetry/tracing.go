@@ -29,6 +29,8 @@ type Tracing struct {
 	// Enabled reports whether spans can be recorded. If not, instrumentation that costs time per
 	// message is not needed.
 	Enabled bool
+	// SpansPerRequest bounds the spans of a request; 0 is the default, less than 0 no bound.
+	SpansPerRequest int
 	// Replaced lists the values of the configuration that cannot be used.
 	Replaced []Replaced
 
@@ -106,7 +108,7 @@ func NewTracing(ctx context.Context, conf []byte) (*Tracing, error) {
 	res := []resource.Option{resource.WithFromEnv(), resource.WithAttributes(attrs...)}
 	t, err := newTracing(ctx, exporter, res, sdktrace.WithSampler(sampler))
 	if err == nil {
-		t.Replaced = replaced
+		t.Replaced, t.SpansPerRequest = replaced, c.SpansPerRequest
 	}
 	return t, err
 }

@@ -19,7 +19,7 @@ import (
 	"larder/internal/redaction"
 )
 
-// otlpConfig has Thanos's keys for type OTLP.
+// otlpConfig has Thanos's keys for type OTLP, and SpansPerRequest.
 type otlpConfig struct {
 	ClientType         string            `yaml:"client_type"`
 	ServiceName        string            `yaml:"service_name"`
@@ -35,6 +35,7 @@ type otlpConfig struct {
 	TLSConfig          clienttls.Config  `yaml:"tls_config"`
 	SamplerType        string            `yaml:"sampler_type"`
 	SamplerParam       string            `yaml:"sampler_param"`
+	SpansPerRequest    int               `yaml:"spans_per_request"`
 }
 
 type retryConfig struct {

@@ -8,10 +8,13 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"go.opentelemetry.io/otel/attribute"
+
 	"larder/indexcache"
 	"larder/internal/bucket/slots"
 	"larder/internal/pagecache"
 	"larder/internal/panics"
+	"larder/internal/telemetry"
 	"larder/store/postings"
 )
 
@@ -51,12 +54,13 @@ type setBuild struct {
 	state    buildState
 	segments []*setSegment // the first one has number base
 	base     int
-	tail     int64         // bytes of pages after the last segment
-	bytes    int64         // of the set so far
-	reserved int64         // bytes that sets has reserved for it
-	runBytes int64         // the smallest of the readers'
-	decoding chan struct{} // closed when the segment being decoded is done; nil: none is
-	credit   *setCredit    // work that no reader has counted yet
+	tail     int64           // bytes of pages after the last segment
+	bytes    int64           // of the set so far
+	reserved int64           // bytes that sets has reserved for it
+	runBytes int64           // the smallest of the readers'
+	decoding chan struct{}   // closed when the segment being decoded is done; nil: none is
+	reader   context.Context // for which it is decoded: its reads are below the span of that
+	credit   *setCredit      // work that no reader has counted yet
 }
 
 // setCredit is work that was done for a set. One reader counts it as its own.
@@ -112,24 +116,40 @@ func (b *setBuild) segment(ctx context.Context, at int) (logged, error) {
 			return got, io.EOF
 		}
 		b.credit = got.credit // for the reader that gets the segment
-		if b.decoding == nil {
-			b.decoding = make(chan struct{})
-			go b.decode(b.decoding, b.runBytes)
+		mine := b.decoding == nil
+		if mine {
+			b.decoding, b.reader = make(chan struct{}), ctx
+			go b.decode(ctx, b.decoding, b.runBytes)
 		}
-		wait := b.decoding
+		wait, reader := b.decoding, b.reader
 		b.mu.Unlock()
 		b.share(ctx)
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return logged{}, ctx.Err()
+		if err := b.wait(ctx, wait, mine, reader); err != nil {
+			return logged{}, err
 		}
 	}
 }
 
-// decode decodes the next segment, then closes done.
-func (b *setBuild) decode(done chan struct{}, runBytes int64) {
-	if err := panics.Contained(func() error { return b.advance(runBytes) })(); err != nil {
+// wait waits until a segment is decoded. Unless it is decoded for the reader, the wait has a span.
+func (b *setBuild) wait(
+	ctx context.Context, decoded <-chan struct{}, mine bool, reader context.Context,
+) error {
+	if !mine {
+		defer telemetry.AwaitShared(ctx, "series_set_shared", reader,
+			attribute.String("block", b.block.meta.ID.String()))()
+	}
+	select {
+	case <-decoded:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// decode decodes the next segment for a reader, then closes done. It does not end with the reader.
+func (b *setBuild) decode(reader context.Context, done chan struct{}, runBytes int64) {
+	err := panics.Contained(func() error { return b.advance(reader, runBytes) })()
+	if err != nil {
 		b.block.deps.Panics.Note(err) // the streams of readers may not panic
 		b.fail()
 	}
@@ -141,15 +161,17 @@ func (b *setBuild) decode(done chan struct{}, runBytes int64) {
 		credit.stats.Add(b.credit.stats)
 		credit.excess += b.credit.excess
 	}
-	b.credit, b.decoding = credit, nil
+	b.credit, b.decoding, b.reader = credit, nil, nil
 	close(done)
 }
 
-// advance decodes the next segment and appends it to the log, or ends the log.
-func (b *setBuild) advance(runBytes int64) error {
+// advance decodes the next segment and appends it to the log, or ends the log. Its reads are below
+// the span of the reader.
+func (b *setBuild) advance(reader context.Context, runBytes int64) error {
 	if b.stream == nil {
 		b.stream = b.plan.decode(b.ctx, b.opts)
 	}
+	b.stream.tracedBy(reader)
 	if err := b.stream.limitRuns(runBytes); err != nil {
 		return err
 	}

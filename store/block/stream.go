@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"larder/internal/pagecache"
+	"larder/internal/telemetry"
 )
 
 const (
@@ -95,7 +96,8 @@ type Stream struct {
 	names nameRules
 	index pagecache.Object
 
-	ctx    context.Context
+	ctx    context.Context // until, with the span for reads
+	until  context.Context
 	cancel context.CancelFunc
 
 	maxSeries, maxEntryBytes int // segmentSeries and segmentEntryBytes, except in tests
@@ -156,7 +158,8 @@ func (p *Plan) Stream(ctx context.Context, opts StreamOptions) SeriesStream {
 func (p *Plan) decode(ctx context.Context, opts StreamOptions) *Stream {
 	opts.Reserver = reserverOr(opts.Reserver)
 	s := &Stream{plan: p, opts: opts, index: p.index}
-	s.ctx, s.cancel = context.WithCancel(ctx)
+	s.until, s.cancel = context.WithCancel(ctx)
+	s.ctx = s.until
 	s.maxSeries, s.maxEntryBytes = segmentSeries, segmentEntryBytes
 	s.estimate = p.decodingBytes(opts.RunBytes) + streamOverhead
 	s.names = newNameRules(p.header.LabelNames(), p.external, p.dropped)
@@ -169,6 +172,9 @@ func (p *Plan) decode(ctx context.Context, opts StreamOptions) *Stream {
 	s.begin()
 	return s
 }
+
+// tracedBy makes later reads spans below that of ctx.
+func (s *Stream) tracedBy(ctx context.Context) { s.ctx = telemetry.TracedBy(s.until, ctx) }
 
 // begin starts a pass at the first posting of the plan.
 func (s *Stream) begin() {

@@ -24,9 +24,10 @@ type flight struct {
 	cancel     context.CancelCauseFunc
 	share      func(waiter context.Context) // makes its reads as urgent as the waiter's
 	waiters    int
-	background bool // continues without waiters
-	again      bool // the file is damaged: build without opening it
-	inMemory   bool // build in memory, and do not write another file now
+	starter    context.Context // of the request that launched it
+	background bool            // continues without waiters
+	again      bool            // the file is damaged: build without opening it
+	inMemory   bool            // build in memory, and do not write another file now
 }
 
 // join returns the entry's flight, or launches start if there is none. The caller must wait for it.
@@ -42,7 +43,7 @@ func (m *Manager) join(ctx context.Context, e *entry, start flight) *flight {
 
 // launch starts a flight. It has the values of ctx but not its end. mu is held.
 func (m *Manager) launch(ctx context.Context, e *entry, fl *flight) {
-	fl.done = make(chan struct{})
+	fl.done, fl.starter = make(chan struct{}), ctx
 	ctx, stop := context.WithTimeoutCause(context.WithoutCancel(ctx), m.opts.BuildTimeout,
 		fmt.Errorf("not ready after %s: %w", m.opts.BuildTimeout, context.DeadlineExceeded))
 	ctx, fl.share = slots.Share(ctx)
@@ -57,9 +58,13 @@ func (m *Manager) launch(ctx context.Context, e *entry, fl *flight) {
 	})
 }
 
-// wait waits for a joined flight.
+// wait waits for a joined flight. A wait for a flight that the request has not launched has a span.
 func (m *Manager) wait(ctx context.Context, e *entry, fl *flight) error {
 	fl.share(ctx)
+	if fl.starter != ctx {
+		defer telemetry.AwaitShared(ctx, "index_header_shared", fl.starter,
+			attribute.String("block", e.src.ID.String()))()
+	}
 	select {
 	case <-fl.done:
 		return fl.err

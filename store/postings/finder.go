@@ -83,6 +83,9 @@ type Finder struct {
 func NewFinder(o FinderOptions) *Finder {
 	f := &Finder{o: o}
 	f.running.SharedError, f.running.Share = o.Everyones, slots.Share
+	f.running.Waits = func(ctx, starter context.Context) (ended func()) {
+		return telemetry.AwaitShared(ctx, "postings_shared", starter)
+	}
 	return f
 }
 

@@ -1,4 +1,3 @@
-// Package telemetrytest has a buffer for the log of the code under test. Buffer.mu guards the text.
 package telemetrytest
 
 import (
