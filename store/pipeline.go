@@ -252,6 +252,7 @@ func (p *pipeline) fill(ctx context.Context, win *window, target int64, first bo
 		p.size.measure(win, maxSeries(p.plans), pages)
 		p.target = max(p.target, min(p.size.cold(), maxWindowBytes))
 		target = p.extend(win, p.size.cold())
+		win.growBy(p.sources, target)
 		p.left -= win.fill(ctx, p.merge, target, pages, p.left, skipChunks)
 	}
 	if win.err == nil && p.left <= 0 {

@@ -43,6 +43,8 @@ const (
 	// and for a chunk.
 	windowSeriesBytes = 64
 	windowChunkBytes  = 64
+	// firstBatch bounds the arrays that a window allocates at first for the chunks of a source.
+	firstBatch = 4 << 10
 	// guessedLabels is the estimated length of the labels of a series, before one is read.
 	guessedLabels = 256
 )
@@ -144,6 +146,25 @@ func (w *window) grow(d *windowDensity, target int64) {
 	}
 }
 
+// growBy allocates the arrays for what is left of the segments of the sources, as far as a window
+// of target bytes is expected to have it.
+func (w *window) growBy(sources []*source, target int64) {
+	series, chunks := 0, 0
+	for _, src := range sources {
+		if src.seg != nil {
+			lo, _ := src.seg.ChunkRange(src.at)
+			series += src.seg.Len() - src.at
+			chunks += src.seg.Chunks().Len() - lo
+		}
+	}
+	more := max(target-w.bytes, 0)
+	expected := func(have, left int) int {
+		return min(left, int(int64(have)*more/max(w.bytes, 1)))
+	}
+	w.series = slices.Grow(w.series, expected(len(w.series), series))
+	w.chunks = slices.Grow(w.chunks, expected(len(w.chunks), chunks))
+}
+
 // addChunks adds the chunks of the current series of src, source number i of the merge.
 func (w *window) addChunks(src *source, i int, pageSize int64) {
 	lo, hi := src.seg.ChunkRange(src.at)
@@ -155,6 +176,10 @@ func (w *window) addChunks(src *source, i int, pageSize int64) {
 		w.used = append(w.used, i)
 	}
 	metas := src.seg.Chunks()
+	if cap(b.Ref) == 0 {
+		n := min(metas.Len(), firstBatch)
+		b.Ref, b.Bound = make([]uint64, 0, n), make([]uint32, 0, n)
+	}
 	for k := lo; k < hi; k++ {
 		ref, bound := metas.Ref[k], metas.Bound[k]
 		w.chunks = append(w.chunks, windowChunk{

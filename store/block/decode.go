@@ -59,6 +59,9 @@ func (s *Stream) decode() error {
 			}
 			return s.entryError(off, err)
 		}
+		if s.raw.len() == 1 && !s.narrow.on {
+			s.raw.expect(min(limit, len(r.refs), s.maxEntryBytes/size+1), s.estimate/2)
+		}
 		s.lastEnd = tsdbfmt.NextSeriesOffset(version, off+int64(size))
 		if s.lastKept &&
 			(r.at == len(r.refs) || tsdbfmt.SeriesOffset(version, r.refs[r.at]) != s.lastEnd) {

@@ -1,6 +1,10 @@
 package block
 
-import "larder/internal/tsdbfmt"
+import (
+	"slices"
+
+	"larder/internal/tsdbfmt"
+)
 
 // Segment has some consecutive series of one block that match, in the order of their final labels.
 // It has finished protobuf label bytes, and references to the chunks that overlap the request's
@@ -144,6 +148,21 @@ func (r *rawSeries) endSeries(ref uint32) {
 	r.refs = append(r.refs, ref)
 	r.slotEnd = append(r.slotEnd, uint32(len(r.slots)))
 	r.chunkEnd = append(r.chunkEnd, uint32(r.chunks.Len()))
+}
+
+// expect allocates the arrays for n series like the one that raw has, unless they need more than
+// the given bytes. Arrays that double repeatedly would leave as many bytes of garbage.
+func (r *rawSeries) expect(n int, most int64) {
+	slots, chunks := n*len(r.slots), n*r.chunks.Len()
+	if 4*int64(slots+3*n)+segmentChunkBytes*int64(chunks) > most {
+		return
+	}
+	r.slots = slices.Grow(r.slots, slots)
+	r.refs, r.slotEnd = slices.Grow(r.refs, n), slices.Grow(r.slotEnd, n)
+	r.chunkEnd = slices.Grow(r.chunkEnd, n)
+	c := &r.chunks
+	c.Ref, c.Bound = slices.Grow(c.Ref, chunks), slices.Grow(c.Bound, chunks)
+	c.Min, c.Max = slices.Grow(c.Min, chunks), slices.Grow(c.Max, chunks)
 }
 
 // appendSeries copies series i of src.
