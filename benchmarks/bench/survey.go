@@ -7,7 +7,9 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -26,6 +28,8 @@ const (
 	fewValues = 30
 	// keptSeries is the number of series for ${series}.
 	keptSeries = 1000
+	// sampledValues is the number of values whose series a metric with more than surveySeries gives.
+	sampledValues = 100
 )
 
 // survey finds out what scenarios need to know about the bucket behind a target: its time range
@@ -83,7 +87,7 @@ func chooseMetric(
 	r.Shuffle(len(metrics), func(i, j int) { metrics[i], metrics[j] = metrics[j], metrics[i] })
 	var most []labels.Labels
 	for _, m := range metrics[:min(len(metrics), surveyMetrics)] {
-		got, err := seriesOf(ctx, store, s, m)
+		got, err := seriesOf(ctx, store, s, metricIs(m))
 		if err != nil {
 			return err
 		}
@@ -98,9 +102,46 @@ func chooseMetric(
 		return errors.New("there are no series in the newest hour")
 	}
 	chooseLabels(s, most)
+	if len(most) == surveySeries {
+		if most, err = sampleMetric(ctx, store, s, r, most); err != nil {
+			return err
+		}
+	}
 	r.Shuffle(len(most), func(i, j int) { most[i], most[j] = most[j], most[i] })
 	s.Series = most[:min(len(most), keptSeries)]
 	return nil
+}
+
+// sampleMetric replaces the values of ${label} by those of the whole metric, and returns series of
+// some of them. The first series of a large metric lie beside each other in an index. Requests for
+// them alone would find more in the pages of others than users do.
+func sampleMetric(
+	ctx context.Context, store storepb.StoreClient, s *scenario.Subject, r *rand.Rand,
+	first []labels.Labels,
+) ([]labels.Labels, error) {
+	resp, err := store.LabelValues(ctx, &storepb.LabelValuesRequest{
+		Label: s.Label, Start: s.MaxTime - surveyRange, End: s.MaxTime,
+		Matchers: []*storepb.LabelMatcher{metricIs(s.Metric)},
+	})
+	if err != nil || len(resp.Values) == 0 {
+		return first, err
+	}
+	s.Values = resp.Values
+	var some []string
+	for _, i := range r.Perm(len(s.Values))[:min(len(s.Values), sampledValues)] {
+		some = append(some, regexp.QuoteMeta(s.Values[i]))
+	}
+	got, err := seriesOf(ctx, store, s, metricIs(s.Metric), &storepb.LabelMatcher{
+		Type: storepb.LabelMatcher_RE, Name: s.Label, Value: strings.Join(some, "|"),
+	})
+	if err != nil || len(got) == 0 {
+		return first, err
+	}
+	return got, nil
+}
+
+func metricIs(name string) *storepb.LabelMatcher {
+	return &storepb.LabelMatcher{Name: labels.MetricName, Value: name}
 }
 
 // chooseLabels chooses the label with the most values, and of the others the one with the most that
@@ -170,14 +211,14 @@ func rank(name string) int {
 	return 0
 }
 
-// seriesOf returns series of a metric, at most surveySeries.
+// seriesOf returns series that match, at most surveySeries.
 func seriesOf(
-	ctx context.Context, store storepb.StoreClient, s *scenario.Subject, metric string,
+	ctx context.Context, store storepb.StoreClient, s *scenario.Subject,
+	matchers ...*storepb.LabelMatcher,
 ) ([]labels.Labels, error) {
 	stream, err := store.Series(ctx, &storepb.SeriesRequest{
 		MinTime: s.MaxTime - surveyRange, MaxTime: s.MaxTime, SkipChunks: true,
-		Limit: surveySeries, ResponseBatchSize: 64,
-		Matchers: []*storepb.LabelMatcher{{Name: labels.MetricName, Value: metric}},
+		Limit: surveySeries, ResponseBatchSize: 64, Matchers: matchers,
 	})
 	if err != nil {
 		return nil, err
