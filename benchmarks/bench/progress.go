@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"larder/benchmarks/scenario"
@@ -52,6 +53,10 @@ type progress struct {
 	guessed, took time.Duration // of finished scenarios
 	left, current time.Duration // guesses: after the current scenario, and of it
 	currentBegan  time.Time
+	// expected is the number of requests of the current scenario, 0 if only its time is known.
+	expected int64
+
+	answered atomic.Int64 // requests of the current scenario
 }
 
 func newProgress(w io.Writer, all []*scenario.Scenario) *progress {
@@ -68,6 +73,8 @@ func (p *progress) begin(s *scenario.Scenario) (end func()) {
 	p.done++
 	p.name, p.current, p.currentBegan = s.Name, estimate(s), time.Now()
 	p.left -= p.current
+	p.expected = 0
+	p.answered.Store(0)
 	p.tell()
 	p.mu.Unlock()
 	ctx, stop := context.WithCancel(context.Background())
@@ -89,6 +96,14 @@ func (p *progress) begin(s *scenario.Scenario) (end func()) {
 	}
 }
 
+// expect tells how many requests the current scenario has. Once some are answered, they tell more
+// than a guess.
+func (p *progress) expect(requests int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.expected = int64(requests)
+}
+
 // tell writes a line. The caller holds mu.
 func (p *progress) tell() {
 	scale := 1.0
@@ -96,8 +111,11 @@ func (p *progress) tell() {
 		scale = float64(p.took) / float64(p.guessed)
 	}
 	ran := time.Since(p.currentBegan)
-	left := time.Duration(scale*float64(p.left)) +
-		max(time.Duration(scale*float64(p.current))-ran, 0)
+	rest := max(time.Duration(scale*float64(p.current))-ran, 0)
+	if n := p.answered.Load(); n > 0 && n <= p.expected {
+		rest = time.Duration(float64(ran) * float64(p.expected-n) / float64(n))
+	}
+	left := time.Duration(scale*float64(p.left)) + rest
 	fmt.Fprintf(p.w, "[%d/%d] %s: %s, about %s left\n", p.done, p.total, p.name,
 		ran.Round(time.Second), left.Round(time.Second))
 }

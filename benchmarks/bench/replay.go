@@ -82,7 +82,8 @@ func (r *Runner) runReplay(ctx context.Context, rep *report.Report) (err error) 
 	}
 	// Only its name and its duration are used.
 	s := &scenario.Scenario{Name: ReplayName, Cache: scenario.Cold, Duration: re.length()}
-	defer newProgress(r.opts.Progress, []*scenario.Scenario{s}).begin(s)()
+	r.progress = newProgress(r.opts.Progress, []*scenario.Scenario{s})
+	defer r.progress.begin(s)()
 	out := &report.Scenario{
 		Name: ReplayName, About: re.About,
 		Load: fmt.Sprintf("Replay of %d requests in %s", len(calls),

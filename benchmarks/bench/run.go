@@ -53,7 +53,9 @@ type Runner struct {
 	opts    Options
 	target  *Target
 	current atomic.Pointer[recorder]
-	subject *scenario.Subject
+	// progress is set by Run.
+	progress *progress
+	subject  *scenario.Subject
 }
 
 // New returns a Runner.
@@ -112,6 +114,7 @@ func (r *Runner) Run(ctx context.Context) (rep *report.Report, err error) {
 		return rep, err
 	}
 	p := newProgress(r.opts.Progress, all)
+	r.progress = p
 	for _, s := range all {
 		if err := ctx.Err(); err != nil {
 			return rep, err
@@ -217,6 +220,13 @@ func (r *Runner) scenario(
 		}
 		calls = append(calls, c)
 	}
+	if s.Duration == 0 {
+		n := s.Requests
+		if s.Cache == scenario.Warm {
+			n += len(calls) // each once before
+		}
+		r.progress.expect(n)
+	}
 	m := &measured{rec: newRecorder()}
 	m.rec.pause(true)
 	r.current.Store(m.rec)
@@ -318,6 +328,7 @@ func (r *Runner) sampled(ctx context.Context, m *measured) (end func()) {
 func (r *Runner) load(conn *grpc.ClientConn, calls []call, rec *recorder) *load {
 	return &load{
 		ask: func(ctx context.Context, c *call) (answer, error) {
+			defer r.progress.answered.Add(1)
 			return do(ctx, conn, c)
 		},
 		calls: calls, rec: rec, timeout: r.opts.Timeout,
