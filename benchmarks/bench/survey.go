@@ -28,7 +28,7 @@ const (
 	fewValues = 30
 	// keptSeries is the number of series for ${series}.
 	keptSeries = 1000
-	// sampledValues is the number of values whose series a metric with more than surveySeries gives.
+	// sampledValues is how many values give series of a metric with more than surveySeries.
 	sampledValues = 100
 )
 

@@ -9,6 +9,8 @@ import (
 	"math"
 	"strings"
 	"text/tabwriter"
+
+	"larder/benchmarks/bench/report"
 )
 
 //go:embed page.html
@@ -59,7 +61,8 @@ func mib(n int64) string { return fmt.Sprintf("%.4g", float64(n)/(1<<20)) }
 // WriteHTML writes the curves as one page without scripts.
 func (c *Curves) WriteHTML(w io.Writer) error {
 	t, err := template.New("curves").Funcs(template.FuncMap{
-		"mib": mib, "percent": func(v float64) string { return fmt.Sprintf("%.1f", 100*v) },
+		"style": report.Style, "mib": mib,
+		"percent": func(v float64) string { return fmt.Sprintf("%.1f", 100*v) },
 	}).Parse(page)
 	if err != nil {
 		return err

@@ -10,11 +10,18 @@ import (
 //go:embed page.html
 var page string
 
+//go:embed style.css
+var style string
+
+// Style is the style sheet of the pages of `larder bench`.
+func Style() template.CSS { return template.CSS(style) }
+
 // WriteHTML writes the report as one page without scripts.
 func (r *Report) WriteHTML(w io.Writer) error {
 	t, err := template.New("report").Funcs(template.FuncMap{
-		"digits": digits, "percent": func(v float64) string { return digits(100 * v) },
-		"kilo": func(v float64) string { return digits(v / 1000) }, "duration": duration,
+		"style": Style, "digits": digits,
+		"percent": func(v float64) string { return digits(100 * v) },
+		"kilo":    func(v float64) string { return digits(v / 1000) }, "duration": duration,
 		"quotient": Ratio.short, "known": known,
 		"curve": (*Scenario).curve, "bars": (*Scenario).bars, "facts": (*Scenario).facts,
 		"knobPlot": Knob.plot, "finalPlot": (*Tuning).finalPlot,

@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -140,8 +141,11 @@ func ms(v float64) string { return digits(v) + " ms" }
 
 // digits formats a number with three digits.
 func digits(v float64) string {
-	if v >= 1000 {
+	switch {
+	case v >= 1000:
 		return strconv.FormatFloat(v, 'f', 0, 64)
+	case v > 0 && v < 0.001: // without an exponent, which is hard to compare
+		return strconv.FormatFloat(v, 'f', 2-int(math.Floor(math.Log10(v))), 64)
 	}
 	return strconv.FormatFloat(v, 'g', 3, 64)
 }

@@ -68,7 +68,7 @@ func quotients(rows []Trial, title string) template.HTML {
 		if t.Better {
 			class = "name chosen"
 		}
-		text(&b, left-8, y+4, "end", class, short(t.Value))
+		text(&b, left-8, y+4, "end", class, t.label())
 		mark(&b, x, t.USD, y-5, "usd")
 		mark(&b, x, t.Time, y+6, "time")
 	}
@@ -87,6 +87,14 @@ func mark(b *strings.Builder, x func(float64) float64, r Ratio, y float64, class
 }
 
 func quotientTick(v float64) string { return digits(math.Round(v*100) / 100) }
+
+// label names the row of a trial: the value, and what it was compared with if there is room.
+func (t *Trial) label() string {
+	if s := t.Value + " : " + t.Than; short(s) == s {
+		return s
+	}
+	return short(t.Value)
+}
 
 // short shortens the text of a value for the label of a row.
 func short(s string) string {

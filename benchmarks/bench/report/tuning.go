@@ -74,6 +74,17 @@ type Part struct {
 	End    Costs   `json:"end"`
 }
 
+// Unmeasured names the knobs that were not measured.
+func (t *Tuning) Unmeasured() string {
+	var names []string
+	for _, k := range t.Knobs {
+		if len(k.Trials) == 0 {
+			names = append(names, k.Name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
 // Costs are means of a request.
 type Costs struct {
 	USD   float64 `json:"usd_per_1000"`
