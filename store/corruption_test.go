@@ -263,6 +263,9 @@ func blockFiles(
 // object is restored, all answers must be right, in this process and in the next one, because
 // damaged bytes must not be cached.
 func TestEveryByteOfABlock(t *testing.T) {
+	if testing.Short() {
+		t.Skip("requests one by one: the race detector finds more in others")
+	}
 	dir, metas := smallBlocks(t)
 	want := startGateway(t, dir, gatewayOptions{}).ask(t)
 	if n := want.compare(t, want, ""); n != 0 || len(want["series"]) < 10_000 {

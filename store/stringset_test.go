@@ -28,6 +28,9 @@ func (l stringList) strings() (out []string) {
 }
 
 func TestStringSet(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine: the race detector cannot find anything")
+	}
 	f := func(name string, limit int, in ...string) {
 		t.Helper()
 		s, other := newStringSet(unlimited()), newStringSet(unlimited())
@@ -82,6 +85,9 @@ func TestStringSet(t *testing.T) {
 // TestStringSetReservesWhatItTakes shows that a set of many values and the list that it becomes
 // take at most the bytes that the set has reserved, and at least a third of them.
 func TestStringSetReservesWhatItTakes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine: the race detector cannot find anything")
+	}
 	f := func(name string, n int, value func(i int) string) {
 		t.Helper()
 		before := heap()

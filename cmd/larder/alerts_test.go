@@ -413,6 +413,7 @@ func (i *incident) stalled(requests int) {
 // TestAlertsFire makes the fault of each alert. The alert fires for it, others do not, and none
 // fires before.
 func TestAlertsFire(t *testing.T) {
+	t.Parallel()
 	fired, ran := map[string]bool{}, 0
 	for name, f := range faultTests {
 		t.Run(name, func(t *testing.T) {

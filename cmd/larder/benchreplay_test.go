@@ -9,6 +9,7 @@ import (
 // TestBenchReplay records the log of a gateway, and sends its requests again: to a gateway within
 // bench, and to an endpoint.
 func TestBenchReplay(t *testing.T) {
+	t.Parallel()
 	bucket, dir := wideBucket(t), t.TempDir()
 	for _, format := range []string{"logfmt", "json"} {
 		p := startLarder(t, nil, "--log.format="+format, "store",

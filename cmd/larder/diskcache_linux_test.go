@@ -11,6 +11,7 @@ import (
 // including its start. Its answers stay right. The next process has a disk that is well: it uses
 // what the former one left, and finds nothing damaged.
 func TestDiskCacheFails(t *testing.T) {
+	t.Parallel()
 	d := newDisk(t)
 	d.args = []string{"--disk-cache-size=40MB"}
 	full := t.TempDir() // of a process that had no faults
@@ -80,6 +81,7 @@ func TestDiskCacheFails(t *testing.T) {
 // for LARDER_LONG. The next process answers right, and the one after that, which follows a clean
 // stop, reads nothing of an index from the bucket.
 func TestDiskCacheKilledAtAnyWrite(t *testing.T) {
+	t.Parallel()
 	d := newDisk(t)
 	d.args = []string{"--disk-cache-size=40MB"}
 	step, kills := 3, 0

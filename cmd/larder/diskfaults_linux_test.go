@@ -79,6 +79,7 @@ func TestDiskFails(t *testing.T) {
 // and so on, from its first start with nothing on disk to its last snapshot. Each time the next
 // process starts, answers right, finds nothing damaged and leaves nothing behind.
 func TestKilledAtAnyWrite(t *testing.T) {
+	t.Parallel()
 	d := newDisk(t)
 	// The short form tries every third call that makes files durable, and some of the others.
 	calls := []struct {

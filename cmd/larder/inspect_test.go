@@ -35,6 +35,7 @@ func runInspect(t *testing.T, args ...string) (stdout, stderr string, code int) 
 
 // TestInspect reports on the bucket of the demo, with a broken block and a partial upload.
 func TestInspect(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	end := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 	metas, err := dataset.Demo(1, end).Write(t.Context(), dir, dataset.WriteOptions{})

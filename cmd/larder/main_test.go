@@ -90,6 +90,7 @@ func refuses(t *testing.T, env []string, want string, args ...string) {
 // TestBadStart checks that each bad start exits with 1 and one line that names the flag or the
 // file.
 func TestBadStart(t *testing.T) {
+	t.Parallel()
 	bucket := "--objstore.config={type: FILESYSTEM, config: {directory: " + t.TempDir() + "}}"
 	busy := listenLocal(t)
 	aFile := write(t, "file", "not a directory")

@@ -234,6 +234,7 @@ func markedStarts(t *testing.T, name string, doc document, bucket string) (start
 // larder with it. Whether or not larder accepts the document, neither stderr nor log, metrics,
 // pages and API show the secret.
 func TestNoDocumentTellsASecret(t *testing.T) {
+	t.Parallel()
 	bucket := folder(t.TempDir())
 	var all sync.WaitGroup
 	places := make(chan struct{}, 2)
