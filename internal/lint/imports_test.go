@@ -12,7 +12,7 @@ import (
 var layers = [][]string{
 	{"internal/redaction"},
 	{"internal/clienttls", "internal/panics", "internal/loopback", "internal/yamldoc",
-		"internal/localfs"},
+		"internal/localfs", "internal/browser"},
 	{"internal/telemetry", "internal/inbound", "internal/faultstore", "store/storepb",
 		"internal/reload", "internal/requestlog", "internal/quantile", "internal/flight",
 		"internal/sealed", "internal/datadir", "internal/disktest", "internal/memcached",
@@ -64,6 +64,7 @@ var narrower = map[string][]string{
 	"shard/membership":     {"shard", "internal/localfs", "internal/panics", "internal/yamldoc"},
 	"internal/datadir":     {"internal/localfs"},
 	"internal/disktest":    {},
+	"internal/browser":     {},
 	"internal/loopback":    {},
 	"internal/explanation": {},
 	"internal/activity":    {},
@@ -108,6 +109,7 @@ var forTests = []string{
 	"internal/memcached",
 	"internal/disktest",
 	"internal/loopback",
+	"internal/browser",
 	"internal/clienttls", // tlstest
 }
 

@@ -2,40 +2,13 @@ package report
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 
-	"github.com/chromedp/cdproto/emulation"
-	"github.com/chromedp/chromedp"
+	"larder/internal/browser"
 )
-
-// browser starts a headless Chromium. Without one the test is skipped or, with LARDER_REQUIRE,
-// fails.
-func browser(tb testing.TB) context.Context {
-	tb.Helper()
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		if os.Getenv("LARDER_REQUIRE") != "" {
-			tb.Fatalf("%v: make setup installs it", err)
-		}
-		tb.Skipf("%v: make setup installs it", err)
-	}
-	opts := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path), chromedp.UserDataDir(tb.TempDir()),
-		chromedp.NoSandbox, // tests may run as root
-		chromedp.WSURLReadTimeout(time.Minute),
-	)
-	ctx, stop := chromedp.NewExecAllocator(tb.Context(), opts...)
-	tb.Cleanup(stop)
-	ctx, stop = chromedp.NewContext(ctx)
-	tb.Cleanup(stop)
-	return ctx
-}
 
 // full is a report with everything that a page can show.
 func full() *Report {
@@ -68,34 +41,6 @@ func full() *Report {
 	return r
 }
 
-// overflowing lists what is wider than its place: elements that do not fit into the page or into
-// their box, and texts of plots outside of the plot.
-const overflowing = `(() => {
-	const out = [], name = (e) => e.tagName + "." + (e.getAttribute("class") || "") + " " +
-		e.textContent.trim().slice(0, 40);
-	const page = document.documentElement;
-	if (page.scrollWidth > page.clientWidth) {
-		out.push("page: " + page.scrollWidth + " of " + page.clientWidth);
-	}
-	for (const e of document.querySelectorAll("body *")) {
-		const r = e.getBoundingClientRect();
-		if (r.right > page.clientWidth + 0.5 || r.left < -0.5) {
-			out.push("outside of the page: " + name(e));
-		}
-		if (e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display != "inline" &&
-			!(e instanceof SVGElement)) {
-			out.push("too wide: " + name(e));
-		}
-	}
-	for (const e of document.querySelectorAll("svg text")) {
-		const r = e.getBoundingClientRect(), p = e.ownerSVGElement.getBoundingClientRect();
-		if (r.left < p.left - 1 || r.right > p.right + 1 || r.bottom > p.bottom + 1) {
-			out.push("outside of the plot: " + name(e));
-		}
-	}
-	return out;
-})()`
-
 // appearance is what looks returns. Brightness is from 0 to 255.
 type appearance struct {
 	Plots    int     `json:"plots"`
@@ -122,7 +67,7 @@ const looks = `(() => {
 
 // TestPageInABrowser opens the page in Chromium: on a phone and on a wide screen, light and dark.
 func TestPageInABrowser(t *testing.T) {
-	ctx := browser(t)
+	b := browser.Start(t)
 	var out bytes.Buffer
 	if err := full().WriteHTML(&out); err != nil {
 		t.Fatal(err)
@@ -131,32 +76,15 @@ func TestPageInABrowser(t *testing.T) {
 	if err := os.WriteFile(path, out.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := chromedp.Do(ctx, chromedp.Navigate("file://"+path)); err != nil {
-		t.Fatal(err)
-	}
+	b.Open("file://" + path)
 	for _, width := range []int64{360, 1600} {
 		for _, scheme := range []string{"light", "dark"} {
 			t.Run(fmt.Sprint(width, " ", scheme), func(t *testing.T) {
-				if err := chromedp.Do(ctx, chromedp.EmulateViewport(width, 900)); err != nil {
-					t.Fatal(err)
+				b.Show(width, scheme)
+				for _, flaw := range b.Flaws() {
+					t.Error(flaw)
 				}
-				if _, err := chromedp.Call(ctx, emulation.SetEmulatedMedia,
-					emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
-						{Name: "prefers-color-scheme", Value: scheme},
-					}}); err != nil {
-					t.Fatal(err)
-				}
-				wide, err := chromedp.Run(ctx, chromedp.Evaluate[[]string](overflowing))
-				if err != nil {
-					t.Fatal(err)
-				}
-				look, err := chromedp.Run(ctx, chromedp.Evaluate[appearance](looks))
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, w := range wide {
-					t.Error(w)
-				}
+				look := browser.Eval[appearance](b, looks)
 				if look.Plots != 4 || look.Others > 0 || look.Smallest < 11 {
 					t.Errorf("%+v, want 4 plots, no other files and readable texts", look)
 				}
