@@ -1,6 +1,9 @@
 package web
 
 import (
+	"math"
+	"runtime/debug"
+	"runtime/metrics"
 	"slices"
 	"strings"
 
@@ -12,7 +15,9 @@ import (
 type allowance struct {
 	Name       string
 	Used, Max  int64
-	Elsewhere  bool // outside this machine; its size is not known
+	Measured   bool // Used is known
+	Limited    bool // Max is known; 0 is off
+	Boundless  bool // it has no limit
 	Requests   float64
 	HitPercent float64
 	Over       []point // hit ratio over time
@@ -57,25 +62,16 @@ func allowances(g prometheus.Gatherer, given []Allowance) []allowance {
 		}
 		return byName[name]
 	}
-	cache := func(m *dto.Metric) *allowance {
-		name, tier := nameInLog(label(m, "cache")), label(m, "tier")
-		if tier == "" || tier == "memory" {
-			return line(name)
-		}
-		if tier == "disk" {
-			return line(name + " on disk")
-		}
-		l := line(name + " in " + tier)
-		l.Elsewhere = true
-		return l
-	}
+	cache := func(m *dto.Metric) *allowance { return line(cacheName(m)) }
+	use := func(a *allowance, bytes float64) { a.Used, a.Measured = a.Used+int64(bytes), true }
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			switch v := value(m); f.GetName() {
 			case "larder_cache_bytes":
-				cache(m).Used += int64(v)
+				use(cache(m), v)
 			case "larder_cache_max_bytes":
 				cache(m).Max += int64(v)
+				cache(m).Limited = true
 			case "larder_cache_requests_total":
 				cache(m).Requests += v
 			case "larder_cache_hits_total":
@@ -83,19 +79,20 @@ func allowances(g prometheus.Gatherer, given []Allowance) []allowance {
 			case "larder_request_allowance_bytes":
 				switch label(m, "state") {
 				case "in_use":
-					line("requests").Used = int64(v)
+					use(line("requests"), v)
 				case "limit":
 					line("requests").Max = int64(v)
 				}
 			case "larder_header_open_bytes":
-				line("open index headers").Used = int64(v)
+				use(line("open index headers"), v)
 			case "larder_header_block_cache_bytes":
-				line("header_blocks").Used = int64(v)
+				use(line("header_blocks"), v)
 			}
 		}
 	}
 	for _, a := range given {
-		line(a.Name).Max = a.Bytes
+		l := line(a.Name)
+		l.Max, l.Limited = a.Bytes, true
 	}
 	var out []allowance
 	for _, a := range byName {
@@ -107,7 +104,25 @@ func allowances(g prometheus.Gatherer, given []Allowance) []allowance {
 	slices.SortFunc(out, func(a, b allowance) int {
 		return strings.Compare(a.Name, b.Name)
 	})
-	return out
+	return append(out, wholeProcess())
+}
+
+// wholeProcess returns the memory that counts for GOMEMLIMIT.
+func wholeProcess() allowance {
+	read := []metrics.Sample{
+		{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"},
+	}
+	metrics.Read(read)
+	a := allowance{
+		Name: "whole process (GOMEMLIMIT)", Measured: true,
+		Used: int64(read[0].Value.Uint64() - read[1].Value.Uint64()),
+	}
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
+		a.Max = limit
+	} else {
+		a.Boundless = true
+	}
+	return a
 }
 
 func value(m *dto.Metric) float64 {

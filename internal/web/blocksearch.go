@@ -17,7 +17,7 @@ import (
 
 const (
 	// rowsPerPage is how many blocks a table shows at a time.
-	rowsPerPage = 200
+	rowsPerPage = 100
 	// maxSearch bounds the text of a search in bytes.
 	maxSearch = 256
 )
@@ -180,6 +180,7 @@ func (page *blocksPage) findGaps(g *group) {
 			one.X = (float64(start) - from) / width * 100
 			one.Width = max((float64(one.To)-float64(start))/width*100, minWidth)
 			one.Labels, one.Series = g.Labels, l.Name
+			page.GapTotal++
 			if len(page.Gaps) < maxBroken {
 				page.Gaps = append(page.Gaps, *one)
 			}

@@ -24,6 +24,7 @@ const (
 // metrics. It has about 100 KB. It is safe for concurrent use.
 type History struct {
 	gatherer prometheus.Gatherer
+	began    time.Time // with the process
 
 	mu      sync.Mutex // guards what follows; nothing is gathered under it
 	keys    map[string]int
@@ -36,9 +37,9 @@ type sample struct {
 	values []float64
 }
 
-// NewHistory returns an empty history of the metrics of g.
+// NewHistory returns an empty history of the metrics of g, which begin now.
 func NewHistory(g prometheus.Gatherer) *History {
-	return &History{gatherer: g, keys: map[string]int{}}
+	return &History{gatherer: g, began: time.Now(), keys: map[string]int{}}
 }
 
 // Run takes samples until ctx ends.
@@ -87,6 +88,7 @@ const (
 	keyTimed     = "bucket timed"
 	keyOverruns  = "budget overruns"
 	keyRefused   = "refused"
+	keyCorrupt   = "corrupt"
 	keyLookups   = "lookups of " // and the name of a cache
 	keyHits      = "hits of "
 )
@@ -110,6 +112,10 @@ func counters(g prometheus.Gatherer) map[string]float64 {
 				out[keyThrottles] += value(m)
 			case name == "larder_budget_overruns_total":
 				out[keyOverruns] += value(m)
+			case name == "larder_corruptions_total" && label(m, "outcome") == "failed" &&
+				label(m, "kind") != "meta": // its block is shown as damaged
+				out[keyCorrupt] += value(m)
+			case label(m, "reason") == "gave_up": // the client did
 			case name == "larder_series_gate_rejected_total",
 				name == "larder_request_allowance_refused_total":
 				out[keyRefused] += value(m)
@@ -144,7 +150,10 @@ type rates struct {
 
 // lately returns by how much the counters have grown in the last minutes, or since the start.
 func (h *History) lately(now time.Time) rates {
-	r := rates{values: counters(h.gatherer)}
+	r := rates{values: counters(h.gatherer), over: now.Sub(h.began)}
+	if r.over <= lately {
+		return r
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for i := range h.samples {

@@ -40,18 +40,18 @@ type overviewPage struct {
 	Bucket       bucketState
 }
 
-// finding is something that is wrong, or that may be.
+// finding is something that is wrong, or that may be. Link leads to more about it; "" is none.
 type finding struct {
-	Grave bool
-	Text  string
+	Grave      bool
+	Text, Link string
 }
 
 // bucketState is how the bucket did in the last minutes.
 type bucketState struct {
-	Over                       time.Duration
-	Reads, Failures, Throttles float64
-	Mean                       float64 // seconds of an operation
-	Running, Waiting, Limit    int64   // reads
+	Over                            time.Duration
+	Reads, OtherFailures, Throttles float64
+	Mean                            float64 // seconds of an operation
+	Running, Waiting, Limit         int64   // reads
 }
 
 func (p *pages) serveOverview(w http.ResponseWriter, r *http.Request) {
@@ -101,9 +101,11 @@ func (page *overviewPage) addRequests(log *activity.Log) {
 }
 
 func (p *pages) bucketState(grown *rates) bucketState {
+	// An operation counts when it has ended, and may have been throttled more than once.
+	failures, throttles := grown.values[keyFailures], grown.values[keyThrottles]
 	b := bucketState{
-		Over: grown.over, Reads: grown.values[keyReads], Failures: grown.values[keyFailures],
-		Throttles: grown.values[keyThrottles],
+		Over: grown.over, Reads: max(grown.values[keyReads], failures), Throttles: throttles,
+		OtherFailures: max(failures-throttles, 0),
 	}
 	if n := grown.values[keyTimed]; n > 0 {
 		b.Mean = grown.values[keySeconds] / n
@@ -132,70 +134,13 @@ const longWait = 5 * time.Second
 
 // findings says what is wrong now, the gravest first.
 func (p *pages) findings(page *overviewPage, grown *rates, now time.Time) (out []finding) {
-	add := func(grave bool, format string, args ...any) {
-		out = append(out, finding{grave, fmt.Sprintf(format, args...)})
+	add := func(grave bool, link, format string, args ...any) {
+		out = append(out, finding{grave, fmt.Sprintf(format, args...), link})
 	}
-	snap := &page.Snap
-	switch {
-	case p.Probe.Draining():
-		add(true, "Not ready: the process is stopping.")
-	case p.Probe.Ready():
-	case snap.SyncedAt.IsZero() && len(snap.Blocks) == 0:
-		add(true, "Not ready: the bucket is being read for the first time.")
-	case snap.CompleteAt.IsZero() && len(snap.Blocks) == 0:
-		add(true, "Not ready: the bucket could not be read yet.")
-	default:
-		add(true, "Not ready: index headers are being loaded (--wait-headers).")
-	}
-	if snap.Err != nil {
-		add(true, "The last sync of blocks failed: %s", firstLine(snap.Err.Error()))
-	}
-	if snap.FromDisk {
-		add(true, "The bucket has not been read since the start. Blocks are those of the last run.")
-	}
-	p.bucketFindings(page, add)
-	oldest := time.Duration(0)
-	for _, r := range page.Running {
-		if r.Waiting {
-			oldest = max(oldest, now.Sub(r.Start))
-		}
-	}
-	if page.Waiting > 0 {
-		add(oldest >= longWait, "%s for their turn, the oldest for %s.",
-			plural(page.Waiting, "request waits", "requests wait"), formatAge(oldest))
-	}
-	if n := grown.values[keyRefused]; n > 0 {
-		add(
-			true,
-			"%.0f requests were rejected in the last %s because all places or memory were in use.",
-			n,
-			formatAge(grown.over),
-		)
-	}
-	if n := len(slices.DeleteFunc(slices.Clone(page.Failures), func(e activity.Ended) bool {
-		return now.Sub(e.Start) > lately
-	})); n > 0 {
-		add(true, "%s in the last %s. The last one: %s",
-			plural(n, "request failed", "requests failed"), formatAge(lately),
-			firstLine(page.Failures[0].Err))
-	}
-	for _, a := range page.Allowances {
-		if a.Name == "requests" && a.Max > 0 && a.Used > a.Max/10*9 {
-			add(
-				false,
-				"Requests use %s of %s of their memory.",
-				formatBytes(a.Used),
-				formatBytes(a.Max),
-			)
-		}
-	}
-	if n := grown.values[keyOverruns]; n > 0 {
-		add(false, "%.0f stages of requests took longer than their budget in the last %s.", n,
-			formatAge(grown.over))
-	}
-	if n := len(snap.Broken); n > 0 {
-		add(false, "%s damaged and cannot be served.", plural(n, "block is", "blocks are"))
-	}
+	p.readinessFindings(&page.Snap, add)
+	page.Bucket.findings(add)
+	page.blockFindings(grown, add)
+	page.requestFindings(grown, now, add)
 	slices.SortStableFunc(out, func(a, b finding) int {
 		switch {
 		case a.Grave == b.Grave:
@@ -208,24 +153,103 @@ func (p *pages) findings(page *overviewPage, grown *rates, now time.Time) (out [
 	return out
 }
 
-func (p *pages) bucketFindings(page *overviewPage, add func(bool, string, ...any)) {
-	b := &page.Bucket
-	if b.Failures > 0 {
-		add(
-			b.Failures > b.Reads/100,
-			"%.0f of %.0f operations of the bucket failed in the last %s.",
-			b.Failures,
-			b.Reads,
-			formatAge(b.Over),
-		)
+// addFinding adds a finding. link is relative to the overview.
+type addFinding func(grave bool, link, format string, args ...any)
+
+func (p *pages) readinessFindings(snap *Snapshot, add addFinding) {
+	held := p.Probe.held.Load()
+	switch {
+	case p.Probe.Draining():
+		add(true, "", "Not ready: the process is stopping.")
+	case p.Probe.Ready():
+	case held != nil && p.Probe.ready.Load():
+		add(true, "", "Not ready: %s.", *held)
+	case snap.SyncedAt.IsZero() && len(snap.Blocks) == 0:
+		add(true, "", "Not ready: the bucket is being read for the first time.")
+	case snap.CompleteAt.IsZero() && len(snap.Blocks) == 0:
+		add(true, "", "Not ready: the bucket could not be read yet.")
+	default:
+		add(true, "", "Not ready: index headers are being loaded (--wait-headers).")
 	}
+	if snap.Err != nil {
+		add(true, "", "The last sync of blocks failed: %s", firstLine(snap.Err.Error()))
+	}
+	if snap.FromDisk {
+		add(true, "",
+			"The bucket has not been read since the start. Blocks are those of the last run.")
+	}
+}
+
+func (b *bucketState) findings(add addFinding) {
 	if b.Throttles > 0 {
-		add(true, "The bucket throttles: it asked %.0f times for fewer requests in the last %s.",
-			b.Throttles, formatAge(b.Over))
+		add(true, "", "The bucket throttles: it asked for fewer requests %s in the last %s.",
+			plural(int(b.Throttles), "time", "times"), formatAge(b.Over))
+	}
+	if b.OtherFailures > 0 {
+		add(b.OtherFailures > b.Reads/100, "", "%.0f of %s failed in the last %s.",
+			b.OtherFailures, plural(int(b.Reads), "operation of the bucket",
+				"operations of the bucket"), formatAge(b.Over))
 	}
 	if b.Waiting > 0 {
-		add(false, "%s for others to end.",
+		add(false, "", "%s for others to end.",
 			plural(int(b.Waiting), "read of the bucket waits", "reads of the bucket wait"))
+	}
+}
+
+func (page *overviewPage) blockFindings(grown *rates, add addFinding) {
+	const absent = "blocks#absent"
+	first, all := page.Snap.damaged()
+	for _, b := range first {
+		add(true, absent, "%s", b.Damage())
+	}
+	if more := all - len(first); more > 0 {
+		add(true, absent, "%s damaged and not served.",
+			plural(more, "more block is", "more blocks are"))
+	}
+	if n := page.Snap.States["no-meta-json"]; n > 0 {
+		add(false, absent, "%s no meta.json, and is not served: it is being uploaded or deleted.",
+			plural(n, "block has", "blocks have"))
+	}
+	if n := grown.values[keyCorrupt]; n > 0 {
+		add(true, "#failures", "%s of damaged data failed in the last %s. "+
+			"The errors of the requests name the blocks.",
+			plural(int(n), "read", "reads"), formatAge(grown.over))
+	}
+}
+
+func (page *overviewPage) requestFindings(grown *rates, now time.Time, add addFinding) {
+	oldest := time.Duration(0)
+	for _, r := range page.Running {
+		if r.Waiting {
+			oldest = max(oldest, now.Sub(r.Start))
+		}
+	}
+	if page.Waiting > 0 {
+		add(oldest >= longWait, "#requests", "%s for a turn, the oldest for %s.",
+			plural(page.Waiting, "request waits", "requests wait"), formatAge(oldest))
+	}
+	if n := grown.values[keyRefused]; n > 0 {
+		add(true, "#failures",
+			"%s rejected in the last %s, because the queue was full or memory was in use.",
+			plural(int(n), "request was", "requests were"), formatAge(grown.over))
+	}
+	if n := len(slices.DeleteFunc(slices.Clone(page.Failures), func(e activity.Ended) bool {
+		return now.Sub(e.Start) > lately
+	})); n > 0 {
+		add(true, "#failures", "%s in the last %s. The last one: %s",
+			plural(n, "request failed", "requests failed"), formatAge(lately),
+			firstLine(page.Failures[0].Err))
+	}
+	for _, a := range page.Allowances {
+		if a.Name == "requests" && a.Max > 0 && a.Used > a.Max/10*9 {
+			add(false, "", "Requests use %s of %s of their memory.", formatBytes(a.Used),
+				formatBytes(a.Max))
+		}
+	}
+	if n := grown.values[keyOverruns]; n > 0 {
+		add(false, "#slowest", "%s longer than the latency budget in the last %s.",
+			plural(int(n), "stage of a request took", "stages of requests took"),
+			formatAge(grown.over))
 	}
 }
 

@@ -84,9 +84,10 @@ func TestOverviewSaysWhatIsWrong(t *testing.T) {
 	o := anIncident()
 	body := get(t, site(o), "/", "").Body.String()
 	for _, text := range []string{
-		"Not ready: ", "3 requests wait for their turn, the oldest for 30 s.",
-		"it asked 7 times for fewer requests", "1 block is damaged",
-		"3 stages of requests took longer than their budget", "1 request failed",
+		"Not ready: ", "3 requests wait for a turn, the oldest for 30 s.",
+		"it asked for fewer requests 7 times",
+		"Block " + ulid.ULID{7}.String() + " is damaged and not served: its meta.json is not",
+		"3 stages of requests took longer than the latency budget", "1 request failed",
 		"team&lt;1&gt;", "waiting for its turn", "&lt;checksum&gt;", "Aborted",
 		`margin-left:33.333%;width:66.667%`, "<dt>Bucket</dt><dd>metrics</dd>",
 		`class="spark"`, "height:80%",
@@ -176,7 +177,8 @@ func TestBlocksPageOfManyBlocks(t *testing.T) {
 		t.Errorf("the page has %d bytes", len(first))
 	}
 	second := page("page=1")
-	if !strings.Contains(first, "1 to 200 of 10000") || !strings.Contains(second, "201 to 400") {
+	if !strings.Contains(first, "1 to 100 of 10\u202f000") ||
+		!strings.Contains(second, "101 to 200") {
 		t.Error("the pages do not say which blocks they show")
 	}
 	last := snap.Blocks[9999].ID.String()

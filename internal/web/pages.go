@@ -5,7 +5,9 @@ import (
 	"embed"
 	"fmt"
 	"html/template"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,7 +35,10 @@ func newPages(o Options) *pages {
 		"state": stateTitle, "age": formatAge, "spark": sparkHeight,
 		"dur":   func(d time.Duration) string { return formatSeconds(d.Seconds()) },
 		"since": func(t, now time.Time) string { return formatAge(now.Sub(t)) },
-		"ago":   formatAgo,
+		"ago":   formatAgo, "period": formatPeriod, "states": notServed,
+		"sync": func(snap Snapshot, now time.Time, base string) syncFacts {
+			return syncFacts{snap, now, base}
+		},
 	}
 	parse := func(name string) *template.Template {
 		t := template.New("frame.html").Funcs(funcs)
@@ -161,6 +166,25 @@ func formatTime(v any) string {
 	return ""
 }
 
+// formatPeriod formats a range of milliseconds. Times that no sample can have are no bounds.
+func formatPeriod(minT, maxT int64) string {
+	year := func(ms int64) int { return at(ms).Year() }
+	noStart, noEnd := year(minT) < 1, year(maxT) > 9998
+	switch {
+	case noStart && noEnd:
+		return "all of time"
+	case noStart:
+		return "until " + formatTime(maxT)
+	case noEnd:
+		return "since " + formatTime(minT)
+	}
+	from, to := at(minT), at(maxT)
+	if from.Truncate(24 * time.Hour).Equal(to.Truncate(24 * time.Hour)) {
+		return formatTime(minT) + " to " + to.Format("15:04")
+	}
+	return formatTime(minT) + " to " + formatTime(maxT)
+}
+
 // formatSpan formats a length of milliseconds as days, hours and minutes.
 func formatSpan(ms int64) string {
 	d := time.Duration(ms) * time.Millisecond
@@ -208,6 +232,8 @@ func formatSeconds(x float64) string {
 	switch {
 	case x == 0:
 		return "0"
+	case x < 0.001:
+		return fmt.Sprintf("%.3g µs", x*1e6)
 	case x < 1:
 		return fmt.Sprintf("%.3g ms", x*1000)
 	case x < 120:
@@ -237,17 +263,47 @@ func stageTitle(name string) string {
 	return name
 }
 
+// syncFacts are what the frame shows of the syncs.
+type syncFacts struct {
+	Snap Snapshot
+	Now  time.Time
+	Base string
+}
+
+// stateCount is the number of blocks in a state.
+type stateCount struct {
+	State string
+	Count int
+}
+
+// notServed returns the states of the blocks that are not served, damaged ones first.
+func notServed(snap Snapshot) (out []stateCount) {
+	first := []string{"corrupted-meta-json", "failed", "no-meta-json"}
+	add := func(state string) {
+		if n := snap.States[state]; n > 0 {
+			out = append(out, stateCount{state, n})
+		}
+	}
+	for _, state := range first {
+		add(state)
+	}
+	for _, state := range slices.Sorted(maps.Keys(snap.States)) {
+		if state != "loaded" && !slices.Contains(first, state) {
+			add(state)
+		}
+	}
+	return out
+}
+
 // stateTitle says why the catalog does not serve blocks in a state. Unknown states are returned.
 func stateTitle(state string) string {
 	switch state {
-	case "loaded":
-		return "served"
 	case "no-meta-json":
 		return "no meta.json: being uploaded or deleted"
 	case "corrupted-meta-json":
-		return "damaged: meta.json is not valid"
+		return "damaged: its meta.json is not valid"
 	case "failed":
-		return "damaged: meta.json could not be read"
+		return "damaged: its meta.json could not be read"
 	case "time-excluded":
 		return "outside of --min-time and --max-time"
 	case "label-excluded":

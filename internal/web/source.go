@@ -3,6 +3,8 @@ package web
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -66,6 +68,29 @@ type Broken struct {
 	ID    ulid.ULID
 	State string
 	Err   error
+}
+
+// maxNamed bounds the damaged blocks that pages name at their top.
+const maxNamed = 3
+
+// damaged returns the first damaged blocks, and the number of all. Blocks without a meta.json are
+// not among them: they are being uploaded or deleted.
+func (s *Snapshot) damaged() (first []Broken, all int) {
+	for _, b := range s.Broken {
+		if b.State == "no-meta-json" {
+			continue
+		}
+		if all++; len(first) < maxNamed {
+			first = append(first, b)
+		}
+	}
+	return first, all
+}
+
+// Damage says in a sentence what is wrong with a damaged block.
+func (b Broken) Damage() string {
+	return fmt.Sprintf("Block %s is damaged and not served: %s.", b.ID,
+		strings.TrimPrefix(stateTitle(b.State), "damaged: "))
 }
 
 // Mark is a kind of mark, by its name in the API.

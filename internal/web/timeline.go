@@ -14,6 +14,8 @@ const (
 	// maxDrawn bounds the blocks that a page shows, the newest first. Browsers scroll smoothly
 	// through this number.
 	maxDrawn = 3000
+	// maxGroups bounds the drawings, one for each set of external labels.
+	maxGroups = 50
 	// maxBroken bounds the irregular blocks that a page lists, and the gaps.
 	maxBroken = 100
 	// maxDays bounds the parameter days. Without it the page shows all blocks.
@@ -27,21 +29,26 @@ const (
 
 // blocksPage is the page at /blocks.
 type blocksPage struct {
-	Snap     Snapshot
-	Total    int // served
-	Found    int // of Total
-	LeftOut  int // of Found, beyond maxDrawn
-	Days     int // only blocks with samples in the last Days are shown; 0 = all
-	Zoom     []int
-	Search   blockSearch
-	Min, Max int64
-	Ticks    []tick
-	Groups   []*group
-	Rows     []Block // a page of those found, newest first
-	Rest     pager
-	Gaps     []gap // at most maxBroken
-	// Absent are blocks that are not served, a page of those found.
+	Snap    Snapshot
+	Total   int // served
+	Found   int // of Total
+	LeftOut int // of Found, beyond maxDrawn
+	// GroupsLeftOut are the sets of external labels beyond maxGroups.
+	GroupsLeftOut int
+	Days          int // only blocks with samples in the last Days are shown; 0 = all
+	Zoom          []int
+	Search        blockSearch
+	Min, Max      int64
+	Ticks         []tick
+	Groups        []*group
+	Rows          []Block // a page of those found, newest first
+	Rest          pager
+	Gaps          []gap // the first maxBroken of GapTotal
+	GapTotal      int
+	// Absent are blocks that are not served, a page of those found. Damaged are the damaged ones of
+	// the bucket, at most maxNamed.
 	Absent     []absent
+	Damaged    []Broken
 	AbsentRest pager
 	// Irregular are irregular blocks, at most maxBroken of IrregularTotal.
 	Irregular      []Block
@@ -50,8 +57,9 @@ type blocksPage struct {
 
 // tick is a mark on the time axis.
 type tick struct {
-	X    float64 // percent of the width
-	Text string
+	X     float64 // percent of the width
+	Text  string  // "" where it would not fit
+	Minor bool    // the text is left out in narrow windows
 }
 
 // group is the blocks of one external label set.
@@ -86,6 +94,9 @@ type gap struct {
 	Labels, Series string // of the lane: its external labels and resolution
 }
 
+// Length returns the length of the gap in milliseconds.
+func (g gap) Length() int64 { return g.To - g.From }
+
 // bar is a block in its lane. X and Width are in percent, Y is in pixels. Shade is the compaction
 // level, 1 to 5.
 type bar struct {
@@ -118,6 +129,7 @@ func (p *pages) serveBlocks(w http.ResponseWriter, r *http.Request) {
 	found.Blocks = search.blocks(snap.Blocks)
 	page := drawBlocks(found, p.Label, days)
 	page.Total, page.Snap, page.Search = len(snap.Blocks), snap, search
+	page.Damaged, _ = snap.damaged()
 	page.fill(found.Blocks, r)
 	p.render(w, r, p.blocks, "larder: blocks", page)
 }
@@ -191,6 +203,8 @@ func drawBlocks(snap Snapshot, label string, days int) *blocksPage {
 	slices.SortFunc(page.Groups, func(a, b *group) int {
 		return cmp.Or(cmp.Compare(a.Title, b.Title), cmp.Compare(a.Labels, b.Labels))
 	})
+	page.GroupsLeftOut = max(0, len(page.Groups)-maxGroups)
+	page.Groups = page.Groups[:len(page.Groups)-page.GroupsLeftOut]
 	for _, g := range page.Groups {
 		slices.Reverse(g.Blocks)
 		slices.SortFunc(
@@ -271,9 +285,12 @@ func ticks(from, to int64) []tick {
 		first += step
 	}
 	for t := first; t <= to && len(out) <= most; t += step {
-		out = append(
-			out, tick{X: (float64(t) - float64(from)) / width * 100, Text: at(t).Format(format)},
-		)
+		k := tick{X: (float64(t) - float64(from)) / width * 100}
+		if k.X <= 92 {
+			k.Text = at(t).Format(format)
+		}
+		k.Minor = len(out)%3 != 0 || k.X > 80
+		out = append(out, k)
 	}
 	return out
 }
