@@ -79,10 +79,15 @@ func (i *incident) serving(args ...string) {
 
 // ask sends one Series request for everything, and reads its answer.
 func (i *incident) ask(ctx context.Context) error {
+	return i.askRange(ctx, math.MinInt64, math.MaxInt64)
+}
+
+// askRange sends one Series request for all series, and reads its answer.
+func (i *incident) askRange(ctx context.Context, minT, maxT int64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := storepb.NewStoreClient(i.p.rpc).Series(ctx, &storepb.SeriesRequest{
-		MinTime: math.MinInt64, MaxTime: math.MaxInt64,
+		MinTime: minT, MaxTime: maxT,
 		Matchers: []*storepb.LabelMatcher{
 			{Name: "__name__", Value: dataset.WholeMetricName},
 		},
