@@ -317,8 +317,11 @@ func (b *backend) run(ctx context.Context, ready func()) error {
 		case <-b.known:
 		}
 		var p *panics.Error
-		if err := b.panics.Do(func() error { return b.waitHeaders(ctx) }); err == nil ||
-			errors.As(err, &p) {
+		err := b.panics.Do(func() error { return b.waitHeaders(ctx) })
+		if err == nil {
+			err = b.waitWarm(ctx)
+		}
+		if err == nil || errors.As(err, &p) {
 			ready()
 		}
 		return nil

@@ -17,6 +17,7 @@ import (
 type warmConfig struct {
 	maxTime  time.Duration
 	maxBytes int64
+	wait     time.Duration
 }
 
 func (c *warmConfig) flags(f flagger) {
@@ -28,6 +29,9 @@ func (c *warmConfig) flags(f flagger) {
 		"Maximum index bytes read during cache warming, "+
 			"and never more than half of the memory for index pages. A hand-over between shards "+
 			"reads as many bytes of hot pages besides. 0 = do not warm caches.")
+	flag(f, "warm.wait", "2s", &c.wait, goDuration,
+		"Maximum time for which a process that warms its caches after a start is not ready. "+
+			"A process without a record of earlier requests does not wait. 0 = do not wait.")
 }
 
 // openWarmer creates the warmer of two caches. It keeps its snapshot in dir, if there is one, and
@@ -51,6 +55,24 @@ func (b *backend) openWarmer(
 
 // on reports whether cache warming is on.
 func (c *warmConfig) on() bool { return c.maxTime > 0 && c.maxBytes > 0 }
+
+// waitWarm waits until caches are warm after a start, see --warm.wait. The first requests then find
+// caches, memory and code that a request has used before.
+func (b *backend) waitWarm(ctx context.Context) error {
+	if b.warmer == nil || b.conf.warm.wait == 0 {
+		return nil
+	}
+	timeout := time.NewTimer(b.conf.warm.wait)
+	defer timeout.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-b.warmer.Started():
+	case <-timeout.C:
+		b.logger.Info("ready before caches are warm", "waited", b.conf.warm.wait)
+	}
+	return nil
+}
 
 // warm warms caches in the background once the blocks are known. It records requests for the next
 // start until ctx ends.

@@ -90,6 +90,9 @@ func TestARestartIsWarm(t *testing.T) {
 	// Twice: the second restart finds what the first found, without a request in between.
 	for range 2 {
 		p := start()
+		if !strings.Contains(strings.Join(p.seen, "\n"), "msg=warmed after=restart") {
+			t.Error("the process is ready before its caches are warm")
+		}
 		line := p.await("msg=warmed after=restart")
 		if !strings.Contains(line, "matcher_sets=1 of=1 failed=0") ||
 			!strings.Contains(line, `ended="all done"`) {
@@ -179,7 +182,7 @@ func s3Folder(t *testing.T, dir string, before func(r *http.Request)) (config st
 }
 
 // TestAReplayKeepsNobodyWaiting: while the bucket does not answer a replay's reads, the process is
-// ready, and ends when it is told to.
+// ready after --warm.wait, and ends when it is told to.
 func TestAReplayKeepsNobodyWaiting(t *testing.T) {
 	dir, data := t.TempDir(), t.TempDir()
 	if _, err := dataset.WholeMetric("wide", 1, wideSeries, 30_000).
@@ -202,7 +205,8 @@ func TestAReplayKeepsNobodyWaiting(t *testing.T) {
 	first.stop()
 
 	hold.Store(true)
-	second := startProcess(t, bucket, "--data-dir="+data, "--drain-delay=0s")
+	second := startProcess(t, bucket, "--data-dir="+data, "--drain-delay=0s", "--warm.wait=100ms")
+	second.await("ready before caches are warm")
 	second.await("readiness changed.*ready=true")
 	<-reads // the replay waits for the bucket
 	if err := second.info(); err != nil {

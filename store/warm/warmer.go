@@ -96,6 +96,7 @@ type Warmer struct {
 	metrics *metrics
 	panics  *panics.Guard
 	slots   chan struct{} // has an element for each running replay of a set
+	started chan struct{} // closed when the replay after a start has ended
 
 	ctx    context.Context // of replays after compactions
 	cancel context.CancelFunc
@@ -136,6 +137,7 @@ func New(opts Options) *Warmer {
 		opts:    opts,
 		log:     opts.Logger,
 		slots:   make(chan struct{}, workers),
+		started: make(chan struct{}),
 		warming: map[ulid.ULID]*successor{},
 	}
 	w.metrics = newMetrics(opts.Recorder, opts.Registerer)
@@ -163,14 +165,21 @@ func (w *Warmer) served(id ulid.ULID) *catalog.Block {
 	return w.view.ByID(id)
 }
 
+// Started is closed when Run has replayed the snapshot of an earlier process, or found that there
+// is nothing to replay.
+func (w *Warmer) Started() <-chan struct{} { return w.started }
+
 // Run replays the snapshot of an earlier process. It writes snapshots until ctx ends, and a last
-// one then. Call it once the blocks are known.
+// one then. Call it only once, when the blocks are known.
 func (w *Warmer) Run(ctx context.Context) {
 	if !w.opts.Dir.IsZero() {
 		w.contained(w.load)
 	}
 	var replaying sync.WaitGroup
-	replaying.Go(func() { w.contained(func() { w.replaySnapshot(ctx) }) })
+	replaying.Go(func() {
+		defer close(w.started)
+		w.contained(func() { w.replaySnapshot(ctx) })
+	})
 	defer replaying.Wait()
 	if w.opts.Dir.IsZero() {
 		return
