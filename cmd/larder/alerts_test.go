@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"math"
@@ -344,6 +345,27 @@ var faultTests = map[string]func(t *testing.T) []string{
 			"LarderShardIsDuplicated", "LarderShardStartedAlone", "LarderShardsDoNotSettle",
 		}
 		i.fire(want, "LarderIsNotReady")
+		return want
+	},
+	// What a real Querier reports then: TestQuerierSide of interop/shards.
+	"Info of one member hangs": func(t *testing.T) []string {
+		s := newScrapes(t)
+		asks := func(groups int) {
+			s.scrape(fmt.Sprintf("thanos_store_nodes_grpc_connections{store_type=\"store\"} %d\n",
+				groups))
+		}
+		for range 30 {
+			asks(3)
+		}
+		if firing := s.firing(); len(firing) > 0 {
+			t.Errorf("before the fault fire %v", firing)
+		}
+		for range 10 {
+			asks(2)
+			asks(3) // the next member answers
+		}
+		want := []string{"LarderGroupIsNotQueried"}
+		(&incident{scrapes: s}).fire(want)
 		return want
 	},
 	"a configuration file is invalid": func(t *testing.T) []string {

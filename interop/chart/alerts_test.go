@@ -67,6 +67,9 @@ func TestAlerts(t *testing.T) {
 			rules++
 			expr := rule.Expr.String()
 			names := metricName.FindAllStringSubmatch(expr, -1)
+			if rule.Alert == ofQueriers {
+				continue
+			}
 			if len(names) == 0 || strings.Count(expr, want) != len(names) {
 				t.Errorf("%s%s: %s does not select the release", rule.Alert, rule.Record, expr)
 			}
@@ -93,6 +96,10 @@ func TestAlerts(t *testing.T) {
 		t.Errorf("only %d alerts", rules)
 	}
 }
+
+// ofQueriers is the alert on metrics of the Queriers, whose job the chart does not know. The real
+// Querier of interop/shards has its metric.
+const ofQueriers = "LarderGroupIsNotQueried"
 
 // explains returns whether a page has a metric, or a prefix of its name with an asterisk.
 func explains(page, metric string) bool {

@@ -101,7 +101,8 @@ type cluster struct {
 	bucket  string
 	config  string // the file of --shard.config-file
 	wait    time.Duration
-	grpc    []string // ports by ordinal, the same in all zones
+	grpc    []string // ports by ordinal, the same in all zones, that the Querier asks
+	direct  []string // as grpc, that the processes listen on
 	http    []string
 	members []*member
 }
@@ -131,6 +132,7 @@ func newCluster(t *testing.T, wait time.Duration) *cluster {
 			c.http = append(c.http, port)
 		}
 	}
+	c.direct = c.grpc
 	return c
 }
 
@@ -155,43 +157,50 @@ func (c *cluster) configure(epoch, count int) {
 // ready.
 func (c *cluster) start(first, last int) {
 	c.t.Helper()
-	for zone, ip := range zones() {
+	for zone := range zones() {
 		for ordinal := first; ordinal < last; ordinal++ {
-			m := &member{
-				zone: zone, ordinal: ordinal, httpAddr: net.JoinHostPort(ip, c.http[ordinal]),
-			}
-			flags, err := gateway.Bucket{Dir: c.bucket, DataDir: c.t.TempDir()}.Flags()
-			if err != nil {
-				c.t.Fatal(err)
-			}
-			args := append([]string{
-				"store", "--log.level=info", "--drain-delay=0s", "--http-address=" + m.httpAddr,
-				"--grpc-address=" + net.JoinHostPort(ip, c.grpc[ordinal]),
-				"--shard.config-file=" + c.config, "--shard.zone=" + zone,
-				"--shard.ordinal=" + strconv.Itoa(ordinal),
-				"--shard.querier-wait=" + c.wait.String(),
-			}, flags...)
-			for _, ip := range zones() {
-				for _, port := range c.http {
-					args = append(args, "--shard.peers="+net.JoinHostPort(ip, port))
-				}
-			}
-			m.Process, err = process.Start(c.t.Context(), process.Options{
-				Name: fmt.Sprintf("larder %s/%d", zone, ordinal), Bin: c.bin, Args: args,
-				Ready: process.Listening(m.httpAddr),
-			})
-			if err != nil {
-				c.t.Fatal(err)
-			}
-			c.members = append(c.members, m)
-			c.t.Cleanup(func() {
-				_ = m.Close() // it may have been killed
-				if c.t.Failed() {
-					c.t.Logf("the log of %s/%d:\n%s", m.zone, m.ordinal, m.Log())
-				}
-			})
+			c.startMember(zone, ordinal, c.http)
 		}
 	}
+}
+
+// startMember starts one process, whose peers have these ports.
+func (c *cluster) startMember(zone string, ordinal int, peers []string) {
+	c.t.Helper()
+	ip := zones()[zone]
+	m := &member{
+		zone: zone, ordinal: ordinal, httpAddr: net.JoinHostPort(ip, c.http[ordinal]),
+	}
+	flags, err := gateway.Bucket{Dir: c.bucket, DataDir: c.t.TempDir()}.Flags()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	args := append([]string{
+		"store", "--log.level=info", "--drain-delay=0s", "--http-address=" + m.httpAddr,
+		"--grpc-address=" + net.JoinHostPort(ip, c.direct[ordinal]),
+		"--shard.config-file=" + c.config, "--shard.zone=" + zone,
+		"--shard.ordinal=" + strconv.Itoa(ordinal),
+		"--shard.querier-wait=" + c.wait.String(),
+	}, flags...)
+	for _, ip := range zones() {
+		for _, port := range peers {
+			args = append(args, "--shard.peers="+net.JoinHostPort(ip, port))
+		}
+	}
+	m.Process, err = process.Start(c.t.Context(), process.Options{
+		Name: fmt.Sprintf("larder %s/%d", zone, ordinal), Bin: c.bin, Args: args,
+		Ready: process.Listening(m.httpAddr),
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.members = append(c.members, m)
+	c.t.Cleanup(func() {
+		_ = m.Close() // it may have been killed
+		if c.t.Failed() {
+			c.t.Logf("the log of %s/%d:\n%s", m.zone, m.ordinal, m.Log())
+		}
+	})
 }
 
 // ready waits until all members below count are ready.
@@ -277,8 +286,9 @@ type querier struct {
 	endpoints string
 }
 
-// startQuerier runs `thanos query` in a mount namespace in which host has the address of each zone.
-func startQuerier(t *testing.T, c *cluster) *querier {
+// startQuerier runs `thanos query`, with more arguments, in a mount namespace in which host has the
+// address of each zone.
+func startQuerier(t *testing.T, c *cluster, more ...string) *querier {
 	t.Helper()
 	thanos := programs.Thanos(t)
 	unshare := programs.Debian(t, "unshare", "util-linux")
@@ -302,11 +312,11 @@ func startQuerier(t *testing.T, c *cluster) *querier {
 	q.groups(0)
 	var err error
 	q.Component, err = neighbour.Start(t.Context(), neighbour.Options{
-		Bin: script, Name: "query", Args: []string{
+		Bin: script, Name: "query", Args: append([]string{
 			"--endpoint.sd-config-file=" + q.endpoints,
 			"--endpoint.sd-config-reload-interval=200ms", "--store.sd-dns-interval=200ms",
 			"--store.sd-dns-resolver=golang",
-		},
+		}, more...),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -322,9 +332,11 @@ func startQuerier(t *testing.T, c *cluster) *querier {
 	return q
 }
 
-// serviceConfig is that of the Helm chart: another member is asked if one is not available.
-const serviceConfig = `{"loadBalancingConfig": [{"round_robin": {}}], "methodConfig": [{` +
-	`"name": [{}], "retryPolicy": {"maxAttempts": 3, "initialBackoff": "0.1s", ` +
+// serviceConfig is that of the Helm chart: a member that is not ready is not asked, and another one
+// is asked if a member is not available.
+const serviceConfig = `{"healthCheckConfig": {"serviceName": ""}, ` +
+	`"loadBalancingConfig": [{"round_robin": {}}], "methodConfig": [{` +
+	`"name": [{}], "retryPolicy": {"maxAttempts": 5, "initialBackoff": "0.1s", ` +
 	`"maxBackoff": "1s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`
 
 // groups gives the Querier one group for each ordinal below n, as the Helm chart writes them.

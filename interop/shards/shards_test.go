@@ -19,6 +19,7 @@ import (
 // The Querier wait is as short as a real Querier allows, which asks for Info every 5 seconds. The
 // long form grows and shrinks three times.
 func TestResizeAndLoseAZone(t *testing.T) {
+	t.Parallel()
 	rounds := 1
 	if full() {
 		rounds = 3

@@ -1,10 +1,10 @@
-// Package flaky is a proxy between a Querier and a store that breaks Series calls when it is told
-// to: with an error after a number of frames, by closing the connection, or by sending nothing
-// more. It passes bytes on without decoding them. Therefore both sides see what a network or a
+// Package flaky is a proxy between a Querier and a store that breaks calls when it is told to: with
+// an error after a number of frames, by closing the connection, or by sending nothing more. It passes bytes on without decoding them. Therefore both sides see what a network or a
 // dying server would show them.
 package flaky
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -18,7 +18,12 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-const series = "/thanos.Store/Series"
+// The methods of a Fault.
+const (
+	Series    = "/thanos.Store/Series"
+	Info      = "/thanos.info.Info/Info"
+	AnyMethod = "*"
+)
 
 // Kind is the way in which a call breaks.
 type Kind int
@@ -32,10 +37,12 @@ const (
 	Stall
 )
 
-// Fault is what happens to every Series call.
+// Fault is what happens to every call of a method.
 type Fault struct {
-	Kind Kind
-	Code codes.Code
+	// Method is the full name of the method. Default Series.
+	Method string
+	Kind   Kind
+	Code   codes.Code
 	// After is the number of frames before the fault.
 	After int
 }
@@ -54,14 +61,17 @@ type Proxy struct {
 }
 
 // Start listens on a free loopback port for calls to the store at target.
-func Start(target string) (*Proxy, error) {
+func Start(target string) (*Proxy, error) { return StartAt("127.0.0.1:0", target) }
+
+// StartAt is Start with a loopback address to listen on.
+func StartAt(address, target string) (*Proxy, error) {
 	upstream, err := grpc.NewClient(
 		target, grpc.WithTransportCredentials(insecure.NewCredentials()),
 	)
 	if err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, errors.Join(err, upstream.Close())
 	}
@@ -79,7 +89,7 @@ func Start(target string) (*Proxy, error) {
 	return p, nil
 }
 
-// Break makes every later Series call fail; nil heals the proxy. It returns how many calls the
+// Break makes every later call of the method fail; nil heals the proxy. It returns how many calls the
 // former fault has hit.
 func (p *Proxy) Break(f *Fault) (hits int) {
 	p.mu.Lock()
@@ -97,10 +107,11 @@ func (p *Proxy) Close() error {
 func (p *Proxy) faultOf(method string) *Fault {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if method != series {
+	f := p.fault
+	if f == nil || f.Method != AnyMethod && method != cmp.Or(f.Method, Series) {
 		return nil
 	}
-	return p.fault
+	return f
 }
 
 func (p *Proxy) hit() {
