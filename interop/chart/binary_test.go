@@ -103,6 +103,7 @@ func run(ctx context.Context, t *testing.T, bin string, args []string) *running 
 	go func() {
 		lines := bufio.NewScanner(stderr)
 		lines.Buffer(nil, 1<<20)
+		isReady, told := false, false // servers may log their addresses after that
 		for lines.Scan() {
 			var line struct {
 				Msg, Server, Address string
@@ -118,7 +119,9 @@ func run(ctx context.Context, t *testing.T, bin string, args []string) *running 
 				r.grpc = line.Address
 			}
 			mu.Unlock()
-			if line.Msg == "readiness changed" && line.Ready {
+			isReady = isReady || line.Msg == "readiness changed" && line.Ready
+			if isReady && !told && r.http != "" && r.grpc != "" {
+				told = true
 				close(ready)
 			}
 		}

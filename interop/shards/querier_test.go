@@ -117,8 +117,8 @@ func (o outcome) String() string {
 		o.silent, o.loud, o.slow.Round(time.Millisecond))
 }
 
-// ask queries for a time. If loss is true, it goes on until the same time has passed since the first
-// query that lacks samples, for up to a minute.
+// ask queries for a time. If loss is true, it goes on until the same time has passed since the
+// first query that lacks samples, for up to a minute.
 func (q *querier) ask(d time.Duration, loss bool) (o outcome) {
 	start := time.Now()
 	var lost time.Time

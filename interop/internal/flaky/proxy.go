@@ -1,6 +1,7 @@
 // Package flaky is a proxy between a Querier and a store that breaks calls when it is told to: with
-// an error after a number of frames, by closing the connection, or by sending nothing more. It passes bytes on without decoding them. Therefore both sides see what a network or a
-// dying server would show them.
+// an error after a number of frames, by closing the connection, or by sending nothing more. It
+// passes bytes on without decoding them. Therefore both sides see what a network or a dying server
+// would show them.
 package flaky
 
 import (
@@ -89,8 +90,8 @@ func StartAt(address, target string) (*Proxy, error) {
 	return p, nil
 }
 
-// Break makes every later call of the method fail; nil heals the proxy. It returns how many calls the
-// former fault has hit.
+// Break makes every later call of the method fail; nil heals the proxy. It returns how many calls
+// the former fault has hit.
 func (p *Proxy) Break(f *Fault) (hits int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
