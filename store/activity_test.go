@@ -3,6 +3,7 @@ package store_test
 import (
 	"errors"
 	"io"
+	"strings"
 	"testing"
 
 	"larder/internal/activity"
@@ -10,7 +11,7 @@ import (
 )
 
 // TestActivityKnowsRequests checks that a request is listed while it runs, and then with its stages
-// and blocks, and that a failed one says why.
+// and blocks, and that one that failed or panicked says why.
 func TestActivityKnowsRequests(t *testing.T) {
 	dir, req := explainedBucket(t)
 	log := activity.New()
@@ -58,5 +59,15 @@ func TestActivityKnowsRequests(t *testing.T) {
 	}
 	if f := log.Failures(); len(f) != 1 || f[0].Code != "Aborted" || f[0].Err == "" {
 		t.Errorf("failures: %+v", f)
+	}
+
+	cold.bucket.setOnRead(nil)
+	panics := &frames{ctx: t.Context(), on: func(int) error { panic("boom") }}
+	if err := cold.Server.Series(req, panics); err == nil {
+		t.Fatal("the request was answered")
+	}
+	if f := log.Failures(); len(f) != 2 || f[0].Code != "Internal" ||
+		!strings.Contains(f[0].Err, "boom") {
+		t.Errorf("failures after a panic: %+v", f)
 	}
 }

@@ -40,6 +40,7 @@ func (s *Server) Explain(
 	}
 	r := s.newRequest(ctx, "Explain", q.asked())
 	defer r.finish(&err)
+	defer s.recovered(&err) // before finish, which tells of a panic
 	if err := r.enter(admission.LabelRequest); err != nil {
 		return nil, statusOf(r.ctx, err, codes.Unavailable)
 	}

@@ -84,6 +84,7 @@ func (s *Server) LabelNames(
 	}
 	r := s.newRequest(ctx, methodLabelNames, q.asked(""))
 	defer r.finish(&err)
+	defer s.recovered(&err) // before finish, which tells of a panic
 
 	answer, err := s.answerLabels(r, q, &namesQuestion{query: q})
 	if err != nil {
@@ -117,6 +118,7 @@ func (s *Server) LabelValues(
 	}
 	r := s.newRequest(ctx, methodLabelValues, q.asked(req.Label))
 	defer r.finish(&err)
+	defer s.recovered(&err) // before finish, which tells of a panic
 
 	answer, err := s.answerLabels(r, q, &valuesQuestion{query: q, label: req.Label})
 	if err != nil {

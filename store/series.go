@@ -100,6 +100,7 @@ func (s *Server) serveSeries(
 	s.metrics.pending.Inc()
 	defer s.metrics.pending.Dec()
 	defer r.finish(&err)
+	defer s.recovered(&err) // before finish, which tells of a panic
 
 	if err := r.enter(admission.SeriesRequest); err != nil {
 		return statusOf(r.ctx, err, codes.Unavailable)

@@ -135,6 +135,7 @@ func (g *gateway) serve(reg *prometheus.Registry) (err error) {
 	intake.BoundDecompression(s.messages, gzip.Name, storepb.SnappyName)
 	s.info = infoWhenReady{s.info, g.probe.Ready}
 	logs := g.conf.requestLog.options(g.logger)
+	logs.Undescribed = rejected(g.backend.activity)
 	g.requests = requestlog.New(g.conf.requestLog.parsed, logs)
 	if g.rpc, err = newRPCServer(g.conf.grpc, s, g.requests, logs, reg, g.tracing); err != nil {
 		return err

@@ -206,6 +206,14 @@ func pagesDuringAnIncident(p *pageTest) {
 	if err := s.askAs(t.Context(), "reports", 0, 2); status.Code(err) != codes.ResourceExhausted {
 		t.Fatalf("a request over its limit: %v", err)
 	}
+	_, err := storepb.NewStoreClient(s.p.rpc).LabelNames(
+		metadata.AppendToOutgoingContext(t.Context(), "THANOS-TENANT", "typos"),
+		&storepb.LabelNamesRequest{Matchers: []*storepb.LabelMatcher{
+			{Type: storepb.LabelMatcher_RE, Name: "pod", Value: "("},
+		}})
+	if status.Code(err) != codes.InvalidArgument {
+		t.Fatalf("a request with an invalid expression: %v", err)
+	}
 	// The client of one request does not read its answer, two wait, one is too many.
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
@@ -225,7 +233,7 @@ func pagesDuringAnIncident(p *pageTest) {
 		"Block "+s.broken.String()+" is damaged and not served: its meta.json is not valid.",
 		"1 block has no meta.json, and is not served: it is being uploaded or deleted.",
 		"1 read of damaged data failed", "2 requests wait for a turn, the oldest for",
-		"1 request was rejected", "3 requests failed in the last 5 min",
+		"1 request was rejected", "4 requests failed in the last 5 min",
 		"longer than the latency budget", "3 requests now", "2 of them wait",
 		"0 failed, 3 throttled",
 	)
@@ -234,6 +242,7 @@ func pagesDuringAnIncident(p *pageTest) {
 		[]string{"waiting for its turn", "dashboards"})
 	p.rows("#failures", []string{"all 1 places for Series requests are taken and 2 requests wait",
 		"ResourceExhausted", "late"},
+		[]string{"missing closing )", "InvalidArgument", "typos", "LabelNames"},
 		[]string{"exceeded series limit: limit 10 violated", "reports"},
 		[]string{s.damaged.String() + "/chunks/000001", "checksum mismatch", "Aborted", "kitchen"})
 	p.memory(memory)

@@ -1,11 +1,18 @@
 package main
 
 import (
+	"context"
 	"log/slog"
+	"strings"
 	"time"
 
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"larder/internal/activity"
 	"larder/internal/requestlog"
 	"larder/store/admission"
+	"larder/store/storepb"
 )
 
 // requestLogConfig has the flags of the request log.
@@ -29,6 +36,33 @@ func (c *requestLogConfig) flags(f flagger) {
 // options returns the options of all loggers of requests.
 func (c *requestLogConfig) options(logger *slog.Logger) requestlog.Options {
 	return requestlog.Options{Logger: logger, Tenant: admission.TenantOf, Slow: c.slow}
+}
+
+// rejected returns a function that adds requests for data to log which never began.
+func rejected(
+	log *activity.Log,
+) func(ctx context.Context, method string, d time.Duration, err error) {
+	return func(ctx context.Context, method string, d time.Duration, err error) {
+		call, ok := strings.CutPrefix(method, "/"+storepb.Store_ServiceDesc.ServiceName+"/")
+		if !ok {
+			return
+		}
+		const most = 1 << 10
+		s := status.Convert(err)
+		text := s.Message()
+		text = strings.ToValidUTF8(text[:min(len(text), most)], "\uFFFD")
+		e := activity.Ended{
+			Request: activity.Request{
+				Method: call, Tenant: admission.TenantName(admission.TenantOf(ctx)),
+				Start: time.Now().Add(-d),
+			},
+			Duration: d, Code: s.Code().String(), Err: text,
+		}
+		if p, ok := peer.FromContext(ctx); ok {
+			e.Peer = p.Addr.String()
+		}
+		log.Reject(e)
+	}
 }
 
 func (c *requestLogConfig) load() error {

@@ -30,7 +30,7 @@ type Live interface {
 // Request describes a request.
 type Request struct {
 	Method, Tenant, Peer string
-	Matchers             string // as in PromQL, bounded
+	Matchers             string // as in PromQL, bounded; "" if the request never began
 	MinTime, MaxTime     int64  // in milliseconds
 	Start                time.Time
 	// Stage is what the request does now, Waiting that it waits for its turn.
@@ -104,10 +104,7 @@ func (l *Log) End(
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if failed {
-		if len(l.failures) == maxFailures {
-			l.failures = slices.Delete(l.failures, 0, 1)
-		}
-		l.failures = append(l.failures, e)
+		l.fail(e)
 	}
 	if slow {
 		at, _ := slices.BinarySearchFunc(l.slowest, e, func(a, b Ended) int {
@@ -116,6 +113,24 @@ func (l *Log) End(
 		l.slowest = slices.Insert(l.slowest, at, e)
 		l.slowest = slices.Delete(l.slowest, min(maxSlowest, len(l.slowest)), len(l.slowest))
 	}
+}
+
+// Reject adds the failure of a request that never began.
+func (l *Log) Reject(e Ended) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fail(e)
+}
+
+// fail keeps a failure. The caller holds l.mu.
+func (l *Log) fail(e Ended) {
+	if len(l.failures) == maxFailures {
+		l.failures = slices.Delete(l.failures, 0, 1)
+	}
+	l.failures = append(l.failures, e)
 }
 
 // remove removes a request, and reports whether it is one of the slowest.

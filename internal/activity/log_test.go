@@ -44,6 +44,10 @@ func TestLogKeepsTheSlowestAndTheNewestFailures(t *testing.T) {
 		if len(failures) != maxFailures || failures[0].Err != "50ms" {
 			t.Errorf("%d failures, the newest is %v", len(failures), failures[0])
 		}
+		l.Reject(Ended{Request: Request{Start: time.Now()}, Err: "not ready"})
+		if f := l.Failures(); len(f) != maxFailures || f[0].Err != "not ready" {
+			t.Errorf("%d failures after a rejected request, the newest is %v", len(f), f[0])
+		}
 		time.Sleep(recent + time.Second)
 		if end(l, time.Millisecond, false); len(l.Slowest()) != 1 || len(l.Failures()) != 0 {
 			t.Errorf("after an hour: %v, %v", l.Slowest(), l.Failures())

@@ -21,6 +21,9 @@ type Options struct {
 	Slow time.Duration
 	// Tenant returns the tenant of the gRPC request of ctx. nil omits the tenant.
 	Tenant func(ctx context.Context) string
+	// Undescribed, if not nil, is called for each gRPC request that failed after d without a
+	// description: its handler rejected it before it began. It must not block.
+	Undescribed func(ctx context.Context, method string, d time.Duration, err error)
 }
 
 // Log logs requests as its Config says.

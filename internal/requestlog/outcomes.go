@@ -71,6 +71,9 @@ func (o *Outcomes) Stream(
 
 // log logs a request that ended after d with err.
 func (o *Outcomes) log(ctx context.Context, method string, d time.Duration, err error) {
+	if f := o.opts.Undescribed; f != nil && err != nil && described(ctx) == nil {
+		f(ctx, method, d, err)
+	}
 	level, limit, msg := slog.LevelDebug, 0, "request failed"
 	code := status.Code(err)
 	switch code {
