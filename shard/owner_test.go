@@ -116,9 +116,10 @@ func TestOwnerDependsOnAllBits(t *testing.T) {
 	}
 }
 
-// TestOwnerScript runs testdata/owner, whose answers must never change, and testdata/balance.
+// TestOwnerScript runs testdata/owner, whose answers must never change, testdata/balance, and
+// testdata/plan, whose figures docs/sharding.md has.
 func TestOwnerScript(t *testing.T) {
-	for _, file := range []string{"testdata/owner", "testdata/balance"} {
+	for _, file := range []string{"testdata/owner", "testdata/balance", "testdata/plan"} {
 		datadriven.RunTest(t, file, func(t *testing.T, d *datadriven.TestData) string {
 			var out strings.Builder
 			switch d.Cmd {
@@ -136,6 +137,15 @@ func TestOwnerScript(t *testing.T) {
 				d.ScanArgs(t, "shards", &count)
 				d.ScanArgs(t, "sigma10", &sigma)
 				writeBalance(&out, count, float64(sigma)/10)
+			case "plan":
+				var s sizing
+				var millions int
+				d.ScanArgs(t, "from", &s.from)
+				d.ScanArgs(t, "to", &s.to)
+				d.ScanArgs(t, "blocks", &s.blocks)
+				d.ScanArgs(t, "millions", &millions)
+				s.series = float64(millions) * 1e6
+				s.write(&out)
 			default:
 				d.Fatalf(t, "unknown command %s", d.Cmd)
 			}

@@ -93,7 +93,8 @@ func (m *Member) confirmed(question []ulid.ULID) []ulid.ULID {
 // Question returns the blocks that the member wants to hand to an ordinal, in the order of their
 // ULIDs. The caller asks every member of the ordinal about them.
 func (m *Member) Question(ordinal int) []ulid.ULID {
-	if m.state.Next.IsZero() || !m.state.has(m.want.Next) {
+	if m.state.Next.IsZero() || !m.state.has(m.want.Next) ||
+		!slices.Contains(m.targets(), ordinal) { // finding owners is what costs
 		return nil
 	}
 	var blocks []ulid.ULID
@@ -189,17 +190,28 @@ func (m *Member) HandleReport(now, sent time.Duration, question []ulid.ULID, r R
 // heed records whether a report confirms all that this member hands to the peer. A block that is
 // new since the question was sent takes the confirmation back.
 func (m *Member) heed(p *peer, question []ulid.ULID, r Report) {
-	confirms := r.State.has(m.want.Next)
-	for _, block := range m.Question(r.ID.Ordinal) {
-		confirms = confirms && slices.Contains(question, block) &&
-			slices.Contains(r.Serves, block)
-	}
+	wanted := m.Question(r.ID.Ordinal)
+	confirms := r.State.has(m.want.Next) && has(question, wanted) && has(r.Serves, wanted)
 	switch {
 	case !confirms:
 		p.confirming = false
 	case !p.confirming:
 		p.confirming, p.confirmed = true, p.at
 	}
+}
+
+// has reports whether blocks, in the order of their ULIDs, have all those that are wanted, in the
+// same order.
+func has(blocks, wanted []ulid.ULID) bool {
+	for _, id := range wanted {
+		for len(blocks) > 0 && blocks[0].Compare(id) < 0 {
+			blocks = blocks[1:]
+		}
+		if len(blocks) == 0 || blocks[0] != id {
+			return false
+		}
+	}
+	return true
 }
 
 // learn takes the epochs of a report.
