@@ -6,7 +6,7 @@
 //
 // # Kinds
 //
-// Index pages are aligned pieces (8 KiB by default) of the objects <block>/index, as the bucket
+// Index pages are aligned pieces (16 KiB by default) of the objects <block>/index, as the bucket
 // sent them. Only pages that a request needed are kept, and those that were read between two of
 // them. What a local index header holds, symbols and posting offsets, is never read through this
 // package.

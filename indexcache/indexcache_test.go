@@ -160,7 +160,7 @@ func TestThanosNames(t *testing.T) {
 		PostingsBytes: 1 << 20,
 		Pages:         pagecache.Options{Registerer: reg},
 	})
-	spans := []pagecache.Span{{Off: 0, End: 3 * 8 << 10}}
+	spans := []pagecache.Span{{Off: 0, End: 3 * 16 << 10}}
 	if _, err := c.Fetch(t.Context(), c.Object(1, id, 7, 100_000), spans, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -172,10 +172,10 @@ thanos_store_index_cache_items{item_type="Pages"} 3
 # HELP thanos_store_index_cache_items_size_bytes Bytes of the values in the cache, without bookkeeping.
 # TYPE thanos_store_index_cache_items_size_bytes gauge
 thanos_store_index_cache_items_size_bytes{item_type="ExpandedPostings"} 0
-thanos_store_index_cache_items_size_bytes{item_type="Pages"} 24576
+thanos_store_index_cache_items_size_bytes{item_type="Pages"} 49152
 # HELP thanos_store_index_cache_max_item_size_bytes Largest size of an index page in bytes.
 # TYPE thanos_store_index_cache_max_item_size_bytes gauge
-thanos_store_index_cache_max_item_size_bytes 8192
+thanos_store_index_cache_max_item_size_bytes 16384
 # HELP thanos_store_index_cache_max_size_bytes Limit of the bytes of pages and expanded postings.
 # TYPE thanos_store_index_cache_max_size_bytes gauge
 thanos_store_index_cache_max_size_bytes 5.24288e+06

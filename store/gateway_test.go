@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -149,10 +150,12 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 	opts.pages.PageSize = opts.pageSize
 	var indexDisk, chunkDisk bytecache.Disk
 	if opts.disk != nil {
-		size := opts.pages.PageBytes()
-		indexDisk = opts.disk.Open(diskcache.Options{Kind: "index", PageBytes: size})
-		chunkDisk = opts.disk.Open(
-			diskcache.Options{Kind: "chunks", PageBytes: size, SecondUse: true})
+		indexDisk = opts.disk.Open(diskcache.Options{
+			Kind: "index", PageBytes: int64(cmp.Or(opts.pageSize, indexcache.DefaultPageSize)),
+		})
+		chunkDisk = opts.disk.Open(diskcache.Options{
+			Kind: "chunks", PageBytes: opts.pages.PageBytes(), SecondUse: true,
+		})
 	}
 	g.Gateway, err = inprocess.New(inprocess.Options{
 		Bucket: g.bucket, Dir: g.dir, Registerer: g.reg, Headers: opts.headers,

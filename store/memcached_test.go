@@ -91,13 +91,16 @@ func (c *keyCounter) begin(t testing.TB) {
 	c.before = c.figures(t)
 }
 
+// countedPage is the size of the pages that a keyCounter checks.
+const countedPage = 8 << 10
+
 // check compares the keys requested since begin with the pages of the files and one key of expanded
 // postings. If warm is set, memcached has all of them: then the server must have found all
 // requested keys, and sent little besides the pages.
 func (c *keyCounter) check(t testing.TB, what string, files map[string]int, warm bool) {
 	t.Helper()
 	const (
-		page   = 8 << 10  // bytes, by default
+		page   = countedPage
 		beside = 256      // overhead of a page: protocol line and envelope
 		stats  = 16 << 10 // answers to figures
 	)
@@ -141,7 +144,9 @@ func TestAnswersFromMemcached(t *testing.T) {
 	regex := wholeMetric(64)
 	regex.Matchers = append(regex.Matchers,
 		&storepb.LabelMatcher{Type: storepb.LabelMatcher_RE, Name: "pod", Value: ".*[02468]"})
-	none := gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1}
+	none := gatewayOptions{
+		indexBytes: -1, chunkBytes: -1, postingsBytes: -1, pageSize: countedPage,
+	}
 	want := startGateway(t, dir, none)
 	var texts [][]string
 	requests := []*storepb.SeriesRequest{regex, wholeMetric(64)}
@@ -156,7 +161,7 @@ func TestAnswersFromMemcached(t *testing.T) {
 		counter := newKeyCounter(t, server)
 		opts := none
 		if process == 2 {
-			opts = gatewayOptions{} // memory over memcached
+			opts = gatewayOptions{pageSize: countedPage} // memory over memcached
 		}
 		opts.remote = counter
 		g := startGateway(t, dir, opts)
@@ -213,8 +218,9 @@ func TestManyValuesCostPages(t *testing.T) {
 	}
 	for process := range 2 {
 		counter := newKeyCounter(t, server)
-		g := startGateway(t, dir,
-			gatewayOptions{indexBytes: -1, chunkBytes: -1, postingsBytes: -1, remote: counter})
+		g := startGateway(t, dir, gatewayOptions{
+			indexBytes: -1, chunkBytes: -1, postingsBytes: -1, pageSize: countedPage, remote: counter,
+		})
 		buildHeaders(t, g)
 		counter.begin(t)
 		a, err := g.query(context.Background(), req)

@@ -86,6 +86,7 @@ func TestHitsInMemcachedAreHits(t *testing.T) {
 			chunkBytes:    -1,
 			postingsBytes: -1,
 			setBytes:      -1,
+			pageSize:      8 << 10, // postings and series have pages of their own
 			remote:        remote,
 		})
 		if process == 1 {

@@ -121,7 +121,9 @@ func openGateway(ctx context.Context, bucketDir, dataDir string) (*recorded, err
 	r := &recorded{}
 	r.Gateway, err = inprocess.New(inprocess.Options{
 		Bucket: bucket, Dir: dataDir,
-		Index:  indexcache.Options{MaxBytes: 1 << 30},
+		Index: indexcache.Options{
+			MaxBytes: 1 << 30, Pages: pagecache.Options{PageSize: pageSize},
+		},
 		Chunks: chunkcache.Options{MaxBytes: 4 << 30},
 		Server: func(o *store.Options) {
 			index := o.Blocks.Index.(*indexcache.Cache)

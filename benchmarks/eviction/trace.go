@@ -24,7 +24,7 @@ func (k kind) String() string {
 	return "chunks"
 }
 
-// pageSize is larder's default for both kinds.
+// pageSize is the size of the pages of both kinds.
 const pageSize = 8 << 10
 
 // access is one Fetch of pages of one object. Its pages are needed together, for example by a

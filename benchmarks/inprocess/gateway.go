@@ -89,6 +89,7 @@ func New(opts Options) (*Gateway, error) {
 }
 
 func (g *Gateway) assemble(opts *Options) (err error) {
+	opts.Index.Pages.PageSize = cmp.Or(opts.Index.Pages.PageSize, indexcache.DefaultPageSize)
 	dir := func(name string) string { return filepath.Join(opts.Dir, name) }
 	headers := indexheader.Options{
 		Dir: localfs.At(dir("headers")), Bucket: opts.Bucket, Registerer: opts.Registerer,

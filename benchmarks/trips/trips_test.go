@@ -199,7 +199,9 @@ func (p place) prefetch(t *testing.T, o *inprocess.Options) {
 		Dir: localfs.At(p.dir, "disk"), Timeout: time.Hour,
 	})
 	t.Cleanup(disk.Close)
-	o.Index.Disk = disk.Open(diskcache.Options{Kind: "index", MaxBytes: 1 << 30})
+	o.Index.Disk = disk.Open(diskcache.Options{
+		Kind: "index", MaxBytes: 1 << 30, PageBytes: indexcache.DefaultPageSize,
+	})
 	o.Prefetch = func(o *prefetch.Options) { o.MaxBytes = 1 << 30 }
 	o.Registerer = prometheus.NewRegistry()
 }

@@ -96,7 +96,7 @@ func (b *benchCommand) tuningKnobs(g *benchGateway) ([]knob, error) {
 		return nil, err
 	}
 	out := []knob{
-		flagKnob("--index-cache.page-size", 1, "4KB", "8KB", "16KB", "32KB", "64KB"),
+		flagKnob("--index-cache.page-size", 2, "4KB", "8KB", "16KB", "32KB", "64KB"),
 		flagKnob("--chunk-cache.page-size", 1, "4KB", "8KB", "16KB", "32KB", "64KB"),
 		flagKnob(
 			"--store.read-cost.request",

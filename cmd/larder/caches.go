@@ -58,7 +58,7 @@ func (c *cachesConfig) flags(f flagger) {
 		"Memory limit for all requests together. Requests that do not fit wait. "+
 			"Default: 25 % of GOMEMLIMIT (set to 0.9 of the container's limit), "+
 			"1GB without a limit.")
-	memoryFlag("index-cache.page-size", "8KB", &m.Page[config.IndexPages], config.ParsePageSize,
+	memoryFlag("index-cache.page-size", "16KB", &m.Page[config.IndexPages], config.ParsePageSize,
 		"Size of the pages in which index files are read and cached: "+
 			"a power of two from 1KB to 1MB.")
 	memoryFlag("chunk-cache.page-size", "8KB", &m.Page[config.ChunkPages], config.ParsePageSize,

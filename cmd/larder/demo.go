@@ -203,8 +203,8 @@ func printSources(stdout io.Writer, metrics prometheus.Gatherer) error {
 	}
 	_, err = fmt.Fprintf(
 		stdout,
-		"\nPieces of blocks read (8 KiB each): %.0f from memory, %.0f from disk, "+
-			"%.0f from memcached, %.0f from the bucket.\n",
+		"\nPieces of blocks read (16 KiB of indexes, 8 KiB of chunks): %.0f from memory, "+
+			"%.0f from disk, %.0f from memcached, %.0f from the bucket.\n",
 		from["memory"], from["disk"], from["memcached"], from["bucket"],
 	)
 	return err

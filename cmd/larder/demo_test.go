@@ -27,6 +27,8 @@ func runDemo(t *testing.T, args ...string) (stdout, stderr string, err error) {
 // directory, so that the second run can only use the bucket and memcached. With a disk cache,
 // which keeps its files in the data directory, the second run reads from there.
 func TestDemo(t *testing.T) {
+	const pieces = `Pieces of blocks read \(16 KiB of indexes, 8 KiB of chunks\): ` +
+		`[1-9]\d* from memory, `
 	dir := t.TempDir()
 	f := func(t *testing.T, begins, ends string, args ...string) {
 		t.Helper()
@@ -53,7 +55,7 @@ func TestDemo(t *testing.T) {
 		} {
 			f(
 				t, "Found a bucket of 20 blocks",
-				`Pieces of blocks read \(8 KiB each\): [1-9]\d* from memory, `+pages+`\.`,
+				pieces+pages+`\.`,
 				"--disk-cache-size=1GB",
 			)
 		}
@@ -67,7 +69,7 @@ func TestDemo(t *testing.T) {
 			}
 			f(
 				t, "Found a bucket of 20 blocks",
-				`Pieces of blocks read \(8 KiB each\): [1-9]\d* from memory, `+pages+`\.`,
+				pieces+pages+`\.`,
 				"--memcached="+server.Addr,
 			)
 		}

@@ -152,7 +152,7 @@ func (i *Inspector) Block(
 	r.Marks = marks.Marks
 	for _, f := range b.ChunkFiles {
 		r.ChunkFiles.Bytes += f.Size
-		r.ChunkFiles.Pages += i.pages(f.Size)
+		r.ChunkFiles.Pages += pages(f.Size, i.opts.ChunkPageBytes)
 	}
 
 	src := block.Source(b)
@@ -186,9 +186,7 @@ func (i *Inspector) Block(
 	return r, nil
 }
 
-func (i *Inspector) pages(bytes int64) int64 {
-	return (bytes + i.opts.PageBytes - 1) / i.opts.PageBytes
-}
+func pages(bytes, page int64) int64 { return (bytes + page - 1) / page }
 
 // index returns what the index consists of.
 func (i *Inspector) index(h *indexheader.Header) Index {
@@ -200,7 +198,8 @@ func (i *Inspector) index(h *indexheader.Header) Index {
 		return toc.SectionEnd(off, size) - off
 	}
 	return Index{
-		Version: h.IndexVersion(), Bytes: size, Pages: i.pages(size), Symbols: h.SymbolCount(),
+		Version: h.IndexVersion(), Bytes: size,
+		Pages: pages(size, i.opts.IndexPageBytes), Symbols: h.SymbolCount(),
 		SymbolBytes: section(toc.Symbols), SeriesBytes: section(toc.Series),
 		PostingBytes: section(toc.Postings),
 		TableBytes: section(toc.PostingsTable) + section(toc.LabelIndices) +
@@ -290,11 +289,11 @@ func (i *Inspector) price(r *BlockReport, b *catalog.Block, h *indexheader.Heade
 			USD:     significant(float64(requests) * cost.USDPerRequest),
 		})
 	}
-	read := func(what string, files ...cost.Extent) {
+	read := func(what string, page int64, files ...cost.Extent) {
 		var reads []cost.Extent
 		for _, f := range files {
 			if f.Len() > 0 {
-				reads = append(reads, m.Plan([]cost.Extent{f}, i.opts.PageBytes)...)
+				reads = append(reads, m.Plan([]cost.Extent{f}, page)...)
 			}
 		}
 		longest, total := int64(0), int64(0)
@@ -311,22 +310,24 @@ func (i *Inspector) price(r *BlockReport, b *catalog.Block, h *indexheader.Heade
 		r.Header.BuildBytes)
 	if len(r.Largest) > 0 {
 		l := r.Largest[0]
-		read(fmt.Sprintf("posting list %s=%q", l.Name, l.Top), i.whole(l.top.Off, l.top.End, size))
+		read(fmt.Sprintf("posting list %s=%q", l.Name, l.Top), i.opts.IndexPageBytes,
+			i.whole(l.top.Off, l.top.End, size))
 	}
 	toc := h.TOC()
 	if toc.Series > 0 {
-		read("all series of the index", i.whole(toc.Series, toc.SectionEnd(toc.Series, size), size))
+		read("all series of the index", i.opts.IndexPageBytes,
+			i.whole(toc.Series, toc.SectionEnd(toc.Series, size), size))
 	}
 	var chunks []cost.Extent
 	for _, f := range b.ChunkFiles {
 		chunks = append(chunks, cost.Extent{End: f.Size})
 	}
-	read("all chunks", chunks...)
+	read("all chunks", i.opts.ChunkPageBytes, chunks...)
 }
 
-// whole returns the range in whole pages.
+// whole returns the range in whole pages of an index.
 func (i *Inspector) whole(off, end, size int64) cost.Extent {
-	page := i.opts.PageBytes
+	page := i.opts.IndexPageBytes
 	return cost.Extent{Off: off / page * page, End: min((end+page-1)/page*page, size)}
 }
 

@@ -23,9 +23,9 @@ type Options struct {
 	Bucket indexheader.Bucket
 	// Dir is an empty directory for index headers. The caller removes it after Close.
 	Dir localfs.Dir
-	// PageBytes is the size of the pages that a gateway reads of index and chunk files. Default
-	// 8 KiB.
-	PageBytes int64
+	// IndexPageBytes and ChunkPageBytes are the sizes of the pages that a gateway reads of index
+	// and chunk files. Default 16 KiB and 8 KiB.
+	IndexPageBytes, ChunkPageBytes int64
 	// PerRequest is the price of a request as a time, see cost.NewMeter. Default 1 ms.
 	PerRequest time.Duration
 }
@@ -39,8 +39,11 @@ type Inspector struct {
 
 // New returns an Inspector. The caller must call Close.
 func New(opts Options) (*Inspector, error) {
-	if opts.PageBytes <= 0 {
-		opts.PageBytes = 8 << 10
+	if opts.IndexPageBytes <= 0 {
+		opts.IndexPageBytes = 16 << 10
+	}
+	if opts.ChunkPageBytes <= 0 {
+		opts.ChunkPageBytes = 8 << 10
 	}
 	if opts.PerRequest <= 0 {
 		opts.PerRequest = time.Millisecond

@@ -121,7 +121,7 @@ func (r *runner) volume(ctx context.Context, s *session) error {
 		if err != nil {
 			return err
 		}
-		bytes += int64(n) * pageBytes
+		bytes += int64(n) * pageBytes(kind)
 	}
 	for _, times := range []int{1, 2} {
 		w, err := s.workingSet(ctx, sys, calls, bytes, times)
@@ -133,8 +133,13 @@ func (r *runner) volume(ctx context.Context, s *session) error {
 	return r.save()
 }
 
-// pageBytes is the default size of a page.
-const pageBytes = 8 << 10
+// pageBytes is the default size of the pages of a kind.
+func pageBytes(kind string) int64 {
+	if kind == "index" {
+		return 16 << 10
+	}
+	return 8 << 10
+}
 
 // dashboards are the encoded requests of the panels of each dashboard.
 func dashboards() (out [][]client.Call, err error) {
