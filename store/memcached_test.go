@@ -219,7 +219,8 @@ func TestManyValuesCostPages(t *testing.T) {
 	for process := range 2 {
 		counter := newKeyCounter(t, server)
 		g := startGateway(t, dir, gatewayOptions{
-			indexBytes: -1, chunkBytes: -1, postingsBytes: -1, pageSize: countedPage, remote: counter,
+			indexBytes: -1, chunkBytes: -1, postingsBytes: -1, pageSize: countedPage,
+			remote: counter,
 		})
 		buildHeaders(t, g)
 		counter.begin(t)
