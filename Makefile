@@ -17,7 +17,7 @@ LDFLAGS   = -s -w \
 	-X github.com/prometheus/common/version.Branch=$(BRANCH)
 
 .PHONY: help setup demo build test check unit race fuzz chaos soak attack interop interop-short
-.PHONY: compare performance trips memory-bound bench lint vulncheck proto image manifests dashboards
+.PHONY: compare performance trips memory-bound sampling bench lint vulncheck proto image manifests dashboards
 
 help: ## List the commands.
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' Makefile
@@ -139,6 +139,11 @@ dashboards: ## Write the dashboards of deploy/helm/larder/files/dashboards.
 # Takes about five minutes on two cores.
 memory-bound: ## Request a block of a million series 64 times at once, within 1 GiB.
 	$(GO) run ./benchmarks/bounded
+
+# Prints what tracing adds to warm requests, in percent of their processor time.
+SAMPLING ?= 200s
+sampling: ## Measure what tracing costs.
+	LARDER_SAMPLING=$(SAMPLING) $(GO) test -count=1 -run TestSamplingCost -v ./cmd/larder
 
 bench: ## Run the Go benchmarks.
 	$(GO) test -run '^$$' -bench . -benchmem ./...

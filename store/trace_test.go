@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/thanos-io/objstore"
-	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"google.golang.org/grpc"
@@ -21,6 +20,7 @@ import (
 	"larder/benchmarks/dataset"
 	"larder/internal/bucket/slots"
 	"larder/internal/pagecache"
+	"larder/internal/telemetry"
 	"larder/store"
 )
 
@@ -48,7 +48,7 @@ func tracedGateway(
 			o.Tracer, o.SpansPerRequest = tp.Tracer("test"), spans
 		},
 		grpc: []grpc.ServerOption{
-			grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(tp))),
+			grpc.StreamInterceptor((&telemetry.Tracing{Provider: tp}).GRPC().Stream),
 		},
 	}), rec
 }
@@ -289,7 +289,7 @@ func TestTracedRequestsTakeTurns(t *testing.T) {
 			server: func(o *store.Options) { o.Tracer = tp.Tracer("test") },
 			pages:  pagecache.Options{Limiter: slots.New(slots.Options{Max: 1, Start: 1, Min: 1})},
 			grpc: []grpc.ServerOption{
-				grpc.StatsHandler(otelgrpc.NewServerHandler(otelgrpc.WithTracerProvider(tp))),
+				grpc.StreamInterceptor((&telemetry.Tracing{Provider: tp}).GRPC().Stream),
 			},
 		})
 		ask := func(tenant string, from, to int64) {

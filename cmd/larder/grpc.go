@@ -10,9 +10,6 @@ import (
 	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
-	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc/filters"
-	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -170,7 +167,11 @@ func newRPCServer(
 	reg.MustRegister(metrics, counted)
 
 	var exemplar []grpcprom.Option
+	var traceUnary []grpc.UnaryServerInterceptor // outermost
+	var traceStream []grpc.StreamServerInterceptor
 	if tracing.Enabled {
+		spans := tracing.GRPC()
+		traceUnary, traceStream = append(traceUnary, spans.Unary), append(traceStream, spans.Stream)
 		exemplar = append(exemplar, grpcprom.WithExemplarFromContext(traceIDs))
 	}
 	guard := panics.New("grpc", logs.Logger, reg)
@@ -202,15 +203,14 @@ func newRPCServer(
 		// Stop returns when no handler uses the store any more. The store is closed afterwards.
 		grpc.WaitForHandlers(true),
 		// Same order as in Thanos, except that recovery is innermost, so that a panic is counted
-		// and logged as the Internal error that the client sees. Tracing is a stats handler and
-		// wraps all of them.
-		grpc.ChainUnaryInterceptor(
+		// and logged as the Internal error that the client sees.
+		grpc.ChainUnaryInterceptor(append(traceUnary,
 			open.Unary, requestlog.IDUnary, metrics.UnaryServerInterceptor(exemplar...),
-			requests.Unary, outcomes.Unary, recovery.UnaryServerInterceptor(recovered),
+			requests.Unary, outcomes.Unary, recovery.UnaryServerInterceptor(recovered))...,
 		),
-		grpc.ChainStreamInterceptor(
+		grpc.ChainStreamInterceptor(append(traceStream,
 			open.Stream, requestlog.IDStream, metrics.StreamServerInterceptor(exemplar...),
-			requests.Stream, outcomes.Stream, recovery.StreamServerInterceptor(recovered),
+			requests.Stream, outcomes.Stream, recovery.StreamServerInterceptor(recovered))...,
 		),
 	}
 	opts = append(opts, grpc.KeepaliveParams(keepalive.ServerParameters{
@@ -227,17 +227,6 @@ func newRPCServer(
 	}
 	if certs != nil {
 		opts = append(opts, grpc.Creds(credentials.NewTLS(certs.server())))
-	}
-	if tracing.Enabled { // costs an allocation per message
-		opts = append(opts, grpc.StatsHandler(otelgrpc.NewServerHandler(
-			otelgrpc.WithTracerProvider(tracing.Provider),
-			otelgrpc.WithPropagators(
-				propagation.NewCompositeTextMapPropagator(
-					propagation.TraceContext{}, propagation.Baggage{},
-				),
-			),
-			otelgrpc.WithFilter(filters.Not(filters.HealthCheck())),
-		)))
 	}
 
 	srv := &rpcServer{

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -365,6 +366,9 @@ func TestTracedRequest(t *testing.T) {
 	var got []string
 	for _, s := range spans.Ended() {
 		got = append(got, s.Name())
+		if s.SpanKind() != trace.SpanKindServer || s.Parent().IsValid() {
+			t.Errorf("kind %v, parent %v", s.SpanKind(), s.Parent())
+		}
 	}
 	if diff := cmp.Diff([]string{"thanos.info.Info/Info"}, got); diff != "" {
 		t.Error(diff)

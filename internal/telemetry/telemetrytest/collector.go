@@ -84,6 +84,13 @@ func (c *Collector) Export(
 	return &otlp.ExportTraceServiceResponse{}, nil
 }
 
+// Len returns how many spans were received so far.
+func (c *Collector) Len() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.spans)
+}
+
 // Trace returns the spans of a trace that were received so far. Once its sender has stopped, these
 // are all.
 func (c *Collector) Trace(id string) (spans []Span) {
