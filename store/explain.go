@@ -74,11 +74,12 @@ func (s *Server) forecast(r *request, q *seriesQuery) (*explanation.Explanation,
 		}
 	}()
 	none := func(int) int { return 0 }
-	err := r.stage(stagePostings, "explain_postings", func(ctx context.Context) error {
+	find := func(ctx context.Context, _ *blockTimes) error {
 		return concurrently(ctx, len(blocks), none, func(ctx context.Context, i int) error {
 			return s.forecastPostings(ctx, r, q, blocks[i])
 		})
-	})
+	}
+	err := r.stage(stagePostings, "explain_postings", "", find)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +97,7 @@ func (s *Server) forecast(r *request, q *seriesQuery) (*explanation.Explanation,
 		}
 	}
 	run, windows := streamBytes(max(len(plans), 1)), s.forecastWindows(q, plans)
-	err = r.stage(stageSeries, "explain_reads", func(ctx context.Context) error {
+	read := func(ctx context.Context, _ *blockTimes) error {
 		for _, b := range blocks {
 			if b.plan == nil {
 				continue
@@ -106,8 +107,8 @@ func (s *Server) forecast(r *request, q *seriesQuery) (*explanation.Explanation,
 			}
 		}
 		return nil
-	})
-	if err != nil {
+	}
+	if err := r.stage(stageSeries, "explain_reads", "", read); err != nil {
 		return nil, err
 	}
 	return explain(r, q, blocks), nil

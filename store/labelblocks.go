@@ -291,9 +291,7 @@ func (s *Server) askEach(
 	// found holds that a block is irregular, or has outsiders. The other blocks continue, to find
 	// out about theirs.
 	var found atomic.Pointer[error]
-	err := r.stage(stageSeries, "bucket_store_labels", func(ctx context.Context) error {
-		times := r.blockTimes(ctx, stageSeries, "block_labels")
-		defer times.end(ctx)
+	ask := func(ctx context.Context, times *blockTimes) error {
 		return concurrently(ctx, len(asked), widen, func(ctx context.Context, i int) error {
 			a := asked[i]
 			defer a.close()
@@ -306,7 +304,8 @@ func (s *Server) askEach(
 			}
 			return err
 		})
-	})
+	}
+	err := r.stage(stageSeries, "bucket_store_labels", "block_labels", ask)
 	if e := found.Load(); err == nil && e != nil {
 		return *e
 	}
@@ -354,10 +353,8 @@ func (s *Server) askBlock(
 // headers of the first minBlocks blocks only, because the headers of all may not fit in memory. The
 // caller closes the blocks, on an error too.
 func (s *Server) openBlocks(r *request, q *labelQuery, what question, asked []*labelBlock) error {
-	err := r.stage(stagePostings, "bucket_store_preload_all", func(ctx context.Context) error {
+	open := func(ctx context.Context, times *blockTimes) error {
 		var headers atomic.Int64
-		times := r.blockTimes(ctx, stagePostings, "block_postings")
-		defer times.end(ctx)
 		// Settle releases what the workers do not need any more.
 		widen := func(n int) int { n, _ = r.tryWorkers(n, workersBytes); return n }
 		return concurrently(ctx, len(asked), widen, func(ctx context.Context, i int) error {
@@ -372,7 +369,8 @@ func (s *Server) openBlocks(r *request, q *labelQuery, what question, asked []*l
 				return s.planLabels(ctx, r, q, what, a)
 			})
 		})
-	})
+	}
+	err := r.stage(stagePostings, "bucket_store_preload_all", "block_postings", open)
 	for _, a := range asked {
 		if a.plan != nil {
 			r.notePlan(a.plan)

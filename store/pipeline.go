@@ -46,10 +46,9 @@ func (s *Server) sources(
 		})
 		return n
 	}
-	ctx, end := r.startSpan(ctx, stageSeries, "bucket_store_first_series")
+	ctx, times, end := r.startSpan(
+		ctx, stageSeries, "bucket_store_first_series", "block_first_series")
 	defer end()
-	times := r.blockTimes(ctx, stageSeries, "block_first_series")
-	defer times.end(ctx)
 	err := concurrently(ctx, len(sources), widen, func(_ context.Context, i int) error {
 		return r.timedBlock(times, stageSeries, plans[i].Block().Meta().ID, sources[i].next)
 	})
@@ -218,7 +217,7 @@ func (p *pipeline) run(ctx context.Context, produced chan<- *window) {
 		p.request.Release(win.reset(len(p.sources)))
 		target := p.extend(win, p.target)
 		win.grow(&density, target)
-		_, end := p.request.startSpan(ctx, stageSeries, "bucket_store_merge_window")
+		_, _, end := p.request.startSpan(ctx, stageSeries, "bucket_store_merge_window", "")
 		err := contained(func() error { return p.fill(ctx, win, target, first) })()
 		end()
 		if err != nil {
@@ -287,9 +286,12 @@ func (p *pipeline) fetch(ctx context.Context, win *window) {
 		// Its spans are not below that of the streams, because windows are fetched beside them.
 		ctx := trace.ContextWithSpan(win.ctx, trace.SpanFromContext(p.request.ctx))
 		ctx, span := p.request.span(ctx, stageChunks, "bucket_store_fetch_window")
-		defer span.End()
 		times := p.request.blockTimes(ctx, stageChunks, "block_chunks")
-		defer times.end(ctx)
+		defer func() {
+			win.end = time.Now()
+			times.end(ctx)
+			span.End(trace.WithTimestamp(win.end))
+		}()
 		return win.fetch(ctx, p.request, p.sources, widen, times)
 	})
 	for {
@@ -302,6 +304,7 @@ func (p *pipeline) fetch(ctx context.Context, win *window) {
 			return
 		}
 		win.began = time.Now()
+		win.end = win.began
 		if len(win.series) > 0 {
 			if err := fetch(); err != nil {
 				win.series, win.err = win.series[:0], err
@@ -309,7 +312,6 @@ func (p *pipeline) fetch(ctx context.Context, win *window) {
 			p.request.turn.Release(extra)
 			extra = 0
 		}
-		win.end = time.Now()
 		win.fetched <- struct{}{}
 	}
 }

@@ -56,9 +56,7 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 	blocks := r.chooseSeries(q, view)
 	plans := make([]*block.Plan, len(blocks))
 	repeated := r.attempt.repeated()
-	err := r.stage(stagePostings, "bucket_store_preload_all", func(ctx context.Context) error {
-		times := r.blockTimes(ctx, stagePostings, "block_postings")
-		defer times.end(ctx)
+	find := func(ctx context.Context, times *blockTimes) error {
 		// Settle releases what the workers do not need any more.
 		widen := func(n int) int { n, _ = r.tryWorkers(n, workersBytes); return n }
 		return concurrently(ctx, len(blocks), widen, func(ctx context.Context, i int) error {
@@ -86,7 +84,8 @@ func (s *Server) planSeries(r *request, q *seriesQuery, view *catalog.View) ([]*
 				return nil
 			})
 		})
-	})
+	}
+	err := r.stage(stagePostings, "bucket_store_preload_all", "block_postings", find)
 	if err == nil {
 		r.record(q, blocks)
 	}

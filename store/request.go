@@ -119,11 +119,20 @@ const (
 	methodLabelValues = "LabelValues"
 )
 
-// stage runs f under a span and adds its time to a stage.
-func (r *request) stage(id stageID, span string, f func(ctx context.Context) error) error {
-	ctx, end := r.startSpan(r.ctx, id, span)
+// stage runs f under a span and adds its time to a stage. f records its blocks in times; see
+// startSpan.
+func (r *request) stage(
+	id stageID, span, blocks string, f func(ctx context.Context, times *blockTimes) error,
+) error {
+	ctx, times, end := r.startSpan(r.ctx, id, span, blocks)
 	defer end()
-	return f(ctx)
+	return f(ctx, times)
+}
+
+// waitFor runs f, which waits for a turn, as part of the stage gate.
+func (r *request) waitFor(f func(ctx context.Context) error) error {
+	return r.stage(stageGate, "store_query_gate_ismyturn", "",
+		func(ctx context.Context, _ *blockTimes) error { return f(ctx) })
 }
 
 // addStage adds d, which has just passed, to a stage.
@@ -135,7 +144,7 @@ func (r *request) addStage(id stageID, d time.Duration) {
 // enter waits until the request may begin. It then has the bytes of a small request, and a place if
 // it is a Series request.
 func (r *request) enter(kind admission.Kind) error {
-	return r.stage(stageGate, "store_query_gate_ismyturn", func(ctx context.Context) (err error) {
+	return r.waitFor(func(ctx context.Context) (err error) {
 		r.turn, err = r.server.admission.Enter(ctx, r.tenant, kind)
 		return err
 	})
@@ -173,9 +182,7 @@ func (r *request) answer(try func() error) error {
 		r.requeues++
 		r.attempt.raise(must)
 		r.nextAttempt()
-		err = r.stage(stageGate, "store_query_gate_ismyturn", func(ctx context.Context) error {
-			return r.turn.Wait(ctx, must.Need)
-		})
+		err = r.waitFor(func(ctx context.Context) error { return r.turn.Wait(ctx, must.Need) })
 		if err != nil {
 			return err
 		}

@@ -26,17 +26,23 @@ const slowWait = time.Millisecond
 // slowBlocks is how many blocks of a stage have a span of their own: the slowest ones.
 const slowBlocks = 10
 
-// startSpan starts a span of a stage, below that of ctx. The end function ends it, and adds its
-// duration to the stage.
+// startSpan starts a span of a stage, below that of ctx. times records the blocks of the stage, of
+// which spans with the name blocks are made; "" for none. The end function ends the span, and adds
+// its duration to the stage. Both are without the time that it takes to make spans of blocks.
 func (r *request) startSpan(
-	ctx context.Context, id stageID, name string,
-) (stageCtx context.Context, end func()) {
+	ctx context.Context, id stageID, name, blocks string,
+) (stageCtx context.Context, times *blockTimes, end func()) {
 	start := time.Now()
 	r.progress.now.Store(int32(id))
 	ctx, span := r.span(ctx, id, name)
-	return ctx, func() {
-		span.End()
-		r.addStage(id, time.Since(start))
+	if blocks != "" {
+		times = r.blockTimes(ctx, id, blocks)
+	}
+	return ctx, times, func() {
+		now := time.Now()
+		r.addStage(id, now.Sub(start))
+		times.end(ctx)
+		span.End(trace.WithTimestamp(now))
 	}
 }
 

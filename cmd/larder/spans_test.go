@@ -294,10 +294,16 @@ func TestSpansCoverStages(t *testing.T) {
 	checkCoverage(t, "memory", read(memory), "span thanos.Store/Series", "stage send")
 	checkCoverage(t, "memcached", read(fromMemcached), "span thanos.Store/Series", "stage chunks")
 	checkCoverage(t, "disk", read(fromDisk), "span thanos.Store/Series", "stage chunks")
+	var names []string
 	for tier, traces := range map[string][]*spanTree{
 		"bucket": read(bucket), "memory": read(memory), "memcached": read(fromMemcached),
 		"disk": read(fromDisk),
 	} {
+		for _, tr := range traces {
+			for _, s := range tr.spans {
+				names = append(names, s.Name)
+			}
+		}
 		if pagesFrom(tier, traces) == 0 {
 			t.Errorf("the requests that were to find pages there found none: %s", tier)
 		}
@@ -306,6 +312,7 @@ func TestSpansCoverStages(t *testing.T) {
 			checkResource(t, tr)
 		}
 	}
+	checkExplained(t, "observability.md", names)
 }
 
 const (
