@@ -25,6 +25,7 @@ func (r *Report) WriteHTML(w io.Writer) error {
 		"quotient": Ratio.short, "known": known,
 		"curve": (*Scenario).curve, "bars": (*Scenario).bars, "facts": (*Scenario).facts,
 		"knobPlot": Knob.plot, "finalPlot": (*Tuning).finalPlot,
+		"kept":  (*Report).kept,
 		"total": func(s *Scenario) *Row { return s.row(totalRow) },
 		"first": func(s *Scenario) *Row { return s.row("first_frame") },
 		"at":    func(ss []Scenario, i int) *Scenario { return &ss[i] },

@@ -30,7 +30,7 @@ func (r *Report) WriteText(w io.Writer) error {
 	}
 	over := r.Overruns()
 	if len(over) == 0 {
-		p.printf("\nAll budgets are kept.\n")
+		p.printf("\n%s\n", r.kept())
 		return p.err
 	}
 	p.printf("\nNot kept:\n")
@@ -38,6 +38,14 @@ func (r *Report) WriteText(w io.Writer) error {
 		p.printf("  %s\n", o)
 	}
 	return p.err
+}
+
+// kept says what it means that nothing is overrun.
+func (r *Report) kept() string {
+	if !r.Budgeted() {
+		return "There are no budgets for this bucket, and no request failed."
+	}
+	return "All budgets are kept."
 }
 
 // write writes one scenario.
