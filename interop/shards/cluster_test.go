@@ -164,29 +164,35 @@ func (c *cluster) start(first, last int) {
 	}
 }
 
-// startMember starts one process, whose peers have these ports.
+// startMember starts one shard, whose peers have these ports.
 func (c *cluster) startMember(zone string, ordinal int, peers []string) {
 	c.t.Helper()
-	ip := zones()[zone]
-	m := &member{
-		zone: zone, ordinal: ordinal, httpAddr: net.JoinHostPort(ip, c.http[ordinal]),
-	}
-	flags, err := gateway.Bucket{Dir: c.bucket, DataDir: c.t.TempDir()}.Flags()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	args := append([]string{
-		"store", "--log.level=info", "--drain-delay=0s", "--http-address=" + m.httpAddr,
-		"--grpc-address=" + net.JoinHostPort(ip, c.direct[ordinal]),
+	args := []string{
 		"--shard.config-file=" + c.config, "--shard.zone=" + zone,
-		"--shard.ordinal=" + strconv.Itoa(ordinal),
-		"--shard.querier-wait=" + c.wait.String(),
-	}, flags...)
+		"--shard.ordinal=" + strconv.Itoa(ordinal), "--shard.querier-wait=" + c.wait.String(),
+	}
 	for _, ip := range zones() {
 		for _, port := range peers {
 			args = append(args, "--shard.peers="+net.JoinHostPort(ip, port))
 		}
 	}
+	ip := zones()[zone]
+	c.startProcess(zone, ordinal, net.JoinHostPort(ip, c.direct[ordinal]),
+		net.JoinHostPort(ip, c.http[ordinal]), args...)
+}
+
+// startProcess starts one process, with more flags.
+func (c *cluster) startProcess(zone string, ordinal int, grpc, http string, more ...string) {
+	c.t.Helper()
+	m := &member{zone: zone, ordinal: ordinal, httpAddr: http}
+	flags, err := gateway.Bucket{Dir: c.bucket, DataDir: c.t.TempDir()}.Flags()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	args := append([]string{
+		"store", "--log.level=info", "--drain-delay=0s", "--http-address=" + http,
+		"--grpc-address=" + grpc,
+	}, append(flags, more...)...)
 	m.Process, err = process.Start(c.t.Context(), process.Options{
 		Name: fmt.Sprintf("larder %s/%d", zone, ordinal), Bin: c.bin, Args: args,
 		Ready: process.Listening(m.httpAddr),
@@ -342,17 +348,20 @@ const serviceConfig = `{"healthCheckConfig": {"serviceName": ""}, ` +
 // groups gives the Querier one group for each ordinal below n, as the Helm chart writes them.
 func (q *querier) groups(n int) {
 	q.t.Helper()
+	replace(q.t, q.endpoints, q.groupsText(n))
+}
+
+func (q *querier) groupsText(n int) string {
+	if n == 0 {
+		return "endpoints: []\n"
+	}
 	var text strings.Builder
 	text.WriteString("endpoints:\n")
-	if n == 0 {
-		text.Reset()
-		text.WriteString("endpoints: []\n")
-	}
 	for ordinal := range n {
 		fmt.Fprintf(&text, "- group: true\n  address: dns+%s:%s\n  service_config: '%s'\n", host,
 			q.c.grpc[ordinal], serviceConfig)
 	}
-	replace(q.t, q.endpoints, text.String())
+	return text.String()
 }
 
 // knows waits until the Querier has n healthy groups.
