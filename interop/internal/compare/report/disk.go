@@ -16,8 +16,8 @@ func disk(w io.Writer, res *run.Results) {
 	if len(rows) > 0 {
 		fmt.Fprint(w, "\n### Bucket behind S3, indexes on disk\n\n")
 		header(w, []string{
-			"query", "rounds", "first frame ms", "goal", "p50 ms", "goal", "GETs", "goal",
-			"of indexes", "trips", "goal", "CPU ms", "MB read",
+			"query", "rounds", "first frame ms", "later", "goal", "p50 ms", "later", "goal", "GETs",
+			"goal", "of indexes", "trips", "goal", "CPU ms", "MB read",
 		})
 	}
 	for _, row := range rows {
@@ -37,8 +37,8 @@ func disk(w io.Writer, res *run.Results) {
 			trips = "0"
 		}
 		line(w,
-			row.Query, fmt.Sprint(len(f.Bucket)), spread(f.First), most(g.First),
-			spread(f.Latency), most(g.P50), fmt.Sprint(a.Requests()),
+			row.Query, fmt.Sprint(len(f.Bucket)), spread(f.First), spread(f.LaterFirst),
+			most(g.First), spread(f.Latency), spread(f.Later), most(g.P50), fmt.Sprint(a.Requests()),
 			fmt.Sprintf("≤ %d", g.Requests), fmt.Sprint(a.Index.Requests),
 			fmt.Sprint(a.Trips+a.Queued), trips, spread(f.CPU), number(float64(a.Bytes())/1e6),
 		)

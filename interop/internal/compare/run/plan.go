@@ -75,6 +75,9 @@ func (r *runner) cellTime(c cell) time.Duration {
 	if cold(c.mode) {
 		round += systems * restartTime
 	}
+	if c.mode == S3Disk {
+		round += systems * (systemTime + restartTime) // see session.later
+	}
 	if c.concurrency > 1 {
 		round += c.query.Seconds * float64(c.concurrency) / 2 // two cores
 	} else {

@@ -28,3 +28,14 @@ func Dashboards() [][]query.Query {
 	}
 	return out
 }
+
+// RunIn are questions about the data set medium that ask for other metrics than the queries of the
+// table. After them a process has memory and code that a request has used.
+func RunIn() []Query {
+	const pods = `{pod=~"pod-[2-6].*"}`
+	return []Query{
+		{Ask: series(twoDays(), `go_goroutines`+pods)},
+		{Ask: series(lastBlock(), `http_request_duration_seconds_count`+pods)},
+		{Ask: values(twoDays(), "pod", `go_goroutines`)},
+	}
+}
