@@ -38,6 +38,8 @@ func results() *run.Results {
 			Settled: []float64{1, 2}, Peak: []float64{1, 2}, Resident: []float64{1, 2},
 		}
 	}
+	disk := figure(1, 50)
+	disk.Later, disk.LaterFirst = []float64{30}, []float64{2}
 	return &run.Results{
 		Others: 0.2, Starts: []*run.Start{start("thanos"), start("larder")},
 		Started: time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC), Took: time.Minute, Rounds: 3,
@@ -58,7 +60,7 @@ func results() *run.Results {
 			},
 			{
 				Query: "Q4", Mode: run.S3Disk, Concurrency: 1,
-				Systems: map[string]*run.Figure{"larder": figure(1, 50)},
+				Systems: map[string]*run.Figure{"larder": disk},
 			},
 		},
 	}
@@ -117,8 +119,8 @@ func TestDiskTables(t *testing.T) {
 	}
 	for _, want := range []string{
 		"<!-- results:begin -->\nformer\n<!-- results:end -->\n",
-		"| Q4 | 3 | 1.00 ±0 |  | 50.0 ±225 | ≤ 90 | 4 | ≤ 40 | 4 | 3 | ≤ 1 | 1.00 ±0.100 | " +
-			"2.00 |\n",
+		"| Q4 | 3 | 1.00 ±0 | 2.00 |  | 50.0 ±225 | 30.0 | ≤ 90 | 4 | ≤ 40 | 4 | 3 | ≤ 1 | " +
+			"1.00 ±0.100 | 2.00 |\n",
 		"### The first 3 dashboard queries after a restart",
 		"| 1 | 2.00 | 3.00 | 4.00 | 6.00 | 1.50 | ≤ 2 | 0 | 0 | 5 |\n",
 		"| each panel once | 80.0 | 20.0 | 200 | 92.5 | ≥ 95 | 20.0 | 72.5 | 100.0 | 90.0 |\n",
