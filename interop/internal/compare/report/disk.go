@@ -38,7 +38,8 @@ func disk(w io.Writer, res *run.Results) {
 		}
 		line(w,
 			row.Query, fmt.Sprint(len(f.Bucket)), spread(f.First), spread(f.LaterFirst),
-			most(g.First), spread(f.Latency), spread(f.Later), most(g.P50), fmt.Sprint(a.Requests()),
+			most(g.First), spread(f.Latency), spread(f.Later), most(g.P50),
+			fmt.Sprint(a.Requests()),
 			fmt.Sprintf("≤ %d", g.Requests), fmt.Sprint(a.Index.Requests),
 			fmt.Sprint(a.Trips+a.Queued), trips, spread(f.CPU), number(float64(a.Bytes())/1e6),
 		)

@@ -70,8 +70,8 @@ type Figure struct {
 	CPU     []float64 `json:"cpu_ms"`
 	Latency []float64 `json:"latency_ms"`
 	First   []float64 `json:"first_ms"`
-	// Later and LaterFirst are Latency and First of a process that has answered other questions. Only
-	// S3Disk has them.
+	// Later and LaterFirst are Latency and First of a process that has answered other questions.
+	// Only S3Disk has them.
 	Later      []float64 `json:"later_ms,omitempty"`
 	LaterFirst []float64 `json:"later_first_ms,omitempty"`
 	// Allocated is bytes, Objects a number, of one call.
