@@ -233,7 +233,8 @@ func pagesDuringAnIncident(p *pageTest) {
 		"Block "+s.broken.String()+" is damaged and not served: its meta.json is not valid.",
 		"1 block has no meta.json, and is not served: it is being uploaded or deleted.",
 		"1 read of damaged data failed", "2 requests wait for a turn, the oldest for",
-		"1 request was rejected", "4 requests failed in the last 5 min",
+		"1 request was rejected", "3 requests failed in the last 5 min",
+		"1 request was invalid or cancelled in the last 5 min",
 		"longer than the latency budget", "3 requests now", "2 of them wait",
 		"0 failed, 3 throttled",
 	)
@@ -323,7 +324,8 @@ func (p *pageTest) memory(line string) {
 	limits := map[string]string{}
 	for _, r := range rows {
 		if len(r) > 2 {
-			limits[r[0]] = r[2]
+			name, _, _ := strings.Cut(r[0], "\n")
+			limits[name] = r[2]
 		}
 	}
 	found := regexp.MustCompile(`(\w+)=(\d+)([KMG]i)?B`).FindAllStringSubmatch(line, -1)

@@ -31,6 +31,30 @@ func (a allowance) Filled() float64 {
 	return min(float64(a.Used)/float64(a.Max)*100, 100)
 }
 
+// Use says what the memory is for, "" where the name does.
+func (a allowance) Use() string {
+	name, _, _ := strings.Cut(a.Name, " in ")
+	switch strings.TrimSuffix(name, " on disk") {
+	case "index pages":
+		return "pieces of index files: series and their labels"
+	case "chunk pages":
+		return "pieces of chunk files: samples"
+	case "expanded postings":
+		return "which series of a block match a selector"
+	case "series sets":
+		return "labels of all series that match a selector"
+	case "label answers":
+		return "answers to label requests, part of series sets"
+	case "header blocks":
+		return "pieces of index headers"
+	case "open index headers":
+		return "where to look in the index headers of blocks"
+	case "requests":
+		return "reserved by requests that run or wait"
+	}
+	return ""
+}
+
 // Allowance is the limit of one use of memory.
 type Allowance struct {
 	Name  string

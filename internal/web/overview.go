@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"larder/internal/activity"
 )
 
@@ -169,7 +171,8 @@ func (p *pages) readinessFindings(snap *Snapshot, add addFinding) {
 	case snap.CompleteAt.IsZero() && len(snap.Blocks) == 0:
 		add(true, "", "Not ready: the bucket could not be read yet.")
 	default:
-		add(true, "", "Not ready: index headers are being loaded (--wait-headers).")
+		add(true, "", "Not ready: index headers are being loaded, or caches warmed "+
+			"(--wait-headers, --warm.wait).")
 	}
 	if snap.Err != nil {
 		add(true, "", "The last sync of blocks failed: %s", firstLine(snap.Err.Error()))
@@ -233,12 +236,16 @@ func (page *overviewPage) requestFindings(grown *rates, now time.Time, add addFi
 			"%s rejected in the last %s, because the queue was full or memory was in use.",
 			plural(int(n), "request was", "requests were"), formatAge(grown.over))
 	}
-	if n := len(slices.DeleteFunc(slices.Clone(page.Failures), func(e activity.Ended) bool {
-		return now.Sub(e.Start) > lately
-	})); n > 0 {
+	failed, clients := page.failedLately(now)
+	if n := len(failed); n > 0 {
 		add(true, "#failures", "%s in the last %s. The last one: %s",
 			plural(n, "request failed", "requests failed"), formatAge(lately),
-			firstLine(page.Failures[0].Err))
+			firstLine(failed[0].Err))
+	}
+	if n := len(clients); n > 0 {
+		add(false, "#failures", "%s invalid or cancelled in the last %s. The last one: %s",
+			plural(n, "request was", "requests were"), formatAge(lately),
+			firstLine(clients[0].Err))
 	}
 	for _, a := range page.Allowances {
 		if a.Name == "requests" && a.Max > 0 && a.Used > a.Max/10*9 {
@@ -251,6 +258,21 @@ func (page *overviewPage) requestFindings(grown *rates, now time.Time, add addFi
 			plural(int(n), "stage of a request took", "stages of requests took"),
 			formatAge(grown.over))
 	}
+}
+
+// failedLately returns the failures of the last minutes, the newest first. Those in clients are the
+// fault of their clients.
+func (page *overviewPage) failedLately(now time.Time) (failed, clients []activity.Ended) {
+	for _, e := range page.Failures {
+		switch {
+		case now.Sub(e.Start) > lately:
+		case e.Code == codes.InvalidArgument.String(), e.Code == codes.Canceled.String():
+			clients = append(clients, e)
+		default:
+			failed = append(failed, e)
+		}
+	}
+	return failed, clients
 }
 
 func plural(n int, one, many string) string {

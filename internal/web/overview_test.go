@@ -68,6 +68,10 @@ func anIncident() Options {
 			},
 		}
 	})
+	log.Reject(activity.Ended{
+		Request: activity.Request{Method: "Series", Start: now}, Code: "InvalidArgument",
+		Err: "no such matcher",
+	})
 	blocks := two()
 	blocks.snap.Broken = []Broken{
 		{ID: ulid.ULID{7}, State: "corrupted-meta-json", Err: errors.New("no JSON")},
@@ -88,6 +92,8 @@ func TestOverviewSaysWhatIsWrong(t *testing.T) {
 		"it asked for fewer requests 7 times",
 		"Block " + ulid.ULID{7}.String() + " is damaged and not served: its meta.json is not",
 		"3 stages of requests took longer than the latency budget", "1 request failed",
+		`<p class="caution">1 request was invalid or cancelled in the last 5 min. ` +
+			`The last one: no such matcher`,
 		"team&lt;1&gt;", "waiting for its turn", "&lt;checksum&gt;", "Aborted",
 		`margin-left:33.333%;width:66.667%`, "<dt>Bucket</dt><dd>metrics</dd>",
 		`class="spark"`, "height:80%",

@@ -81,14 +81,17 @@ func TestPagesShow(t *testing.T) {
 		"&lt;img src=x&gt;",
 		`<dt>Not served</dt><dd><a href="./blocks#absent">4 blocks</a>: `+
 			`newer than --consistency-delay</dd>`,
-		`<tr><td>chunk pages</td><td class="n">1.0 MiB</td><td class="n">1.5 GiB</td>`,
+		`<tr><td>chunk pages<br><small>pieces of chunk files: samples</small></td>`+
+			`<td class="n">1.0 MiB</td><td class="n">1.5 GiB</td>`,
 		`<td class="n">200</td><td class="n">75.0 %</td>`,
-		`<tr><td>chunk pages in memcached</td><td class="n"></td><td class="n"></td>`,
+		`<tr><td>chunk pages in memcached<br><small>pieces of chunk files: samples</small></td>`+
+			`<td class="n"></td><td class="n"></td>`,
 		`<td class="n">50</td><td class="n">40.0 %</td>`,
 		// There is no disk cache.
 		`<tr><td>chunks</td><td class="n">400</td><td class="n">50.0 %</td><td class="n"></td>`+
 			`<td class="n">10.0 %</td><td class="n">15.0 %</td><td class="n">25.0 %</td></tr>`,
-		`<tr><td>requests</td><td class="n">5 B</td><td class="n">2.0 KiB</td>`,
+		`<tr><td>requests<br><small>reserved by requests that run or wait</small></td>`+
+			`<td class="n">5 B</td><td class="n">2.0 KiB</td>`,
 	)
 	o.Probe.SetReady()
 	f("/", ">ready<")
