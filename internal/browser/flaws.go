@@ -1,9 +1,9 @@
 package browser
 
 // Flaws lists what is hard to read in the page: elements that do not fit into the page or into
-// their box, texts outside of their drawing or on top of each other in it, and texts of low
-// contrast. An element may be wider than an area that scrolls, and a text may be shortened if its
-// title has all of it.
+// their box, texts in columns of a few letters, texts outside of their drawing or on top of each
+// other in it, and texts of low contrast. An element may be wider than an area that scrolls, and a
+// text may be shortened if its title has all of it.
 func (b *Browser) Flaws() []string {
 	b.tb.Helper()
 	return Eval[[]string](b, flaws)
@@ -32,6 +32,10 @@ const flaws = `(() => {
 		const r = e.getBoundingClientRect();
 		if (!within(e) && (r.right > page.clientWidth + 0.5 || r.left < -0.5)) {
 			out.push("outside of the page: " + name(e));
+		}
+		const letters = e.children.length ? 0 : e.textContent.trim().length;
+		if (letters > 15 && r.width < 60 && style(e).display != "inline") {
+			out.push("too narrow: " + name(e));
 		}
 		const shortened = style(e).textOverflow == "ellipsis" && e.title;
 		if (e.scrollWidth > e.clientWidth + 1 && style(e).display != "inline" && !scrolls(e) &&
