@@ -235,7 +235,7 @@ func pagesDuringAnIncident(p *pageTest) {
 		"1 read of damaged data failed", "2 requests wait for a turn, the oldest for",
 		"1 request was rejected", "3 requests failed in the last 5 min",
 		"1 request was invalid or cancelled in the last 5 min",
-		"longer than the latency budget", "3 requests now", "2 of them wait",
+		"latency budgets", "Series in total, 4 times", "3 requests now", "2 of them wait",
 		"0 failed, 3 throttled",
 	)
 	p.rows("#requests", []string{"waiting for the client to read", "exports", `"http_requests`},

@@ -86,7 +86,7 @@ const (
 	keyThrottles = "bucket throttles"
 	keySeconds   = "bucket seconds"
 	keyTimed     = "bucket timed"
-	keyOverruns  = "budget overruns"
+	keyOverruns  = "overruns of " // and the method, a zero byte and the stage
 	keyRefused   = "refused"
 	keyCorrupt   = "corrupt"
 	keyLookups   = "lookups of " // and the name of a cache
@@ -111,7 +111,7 @@ func counters(g prometheus.Gatherer) map[string]float64 {
 			case name == "larder_bucket_throttles_total":
 				out[keyThrottles] += value(m)
 			case name == "larder_budget_overruns_total":
-				out[keyOverruns] += value(m)
+				out[keyOverruns+label(m, "method")+"\x00"+label(m, "stage")] += value(m)
 			case name == "larder_corruptions_total" && label(m, "outcome") == "failed" &&
 				label(m, "kind") != "meta": // its block is shown as damaged
 				out[keyCorrupt] += value(m)

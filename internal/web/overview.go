@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"runtime"
@@ -253,11 +254,35 @@ func (page *overviewPage) requestFindings(grown *rates, now time.Time, add addFi
 				formatBytes(a.Max))
 		}
 	}
-	if n := grown.values[keyOverruns]; n > 0 {
-		add(false, "#slowest", "%s longer than the latency budget in the last %s.",
-			plural(int(n), "stage of a request took", "stages of requests took"),
-			formatAge(grown.over))
+	if over := overruns(grown); over != "" {
+		add(false, "#slowest", "Requests took longer than their latency budgets in the last %s: %s.",
+			formatAge(grown.over), over)
 	}
+}
+
+// overruns lists the latency budgets that were exceeded, the most frequent first; "" is none.
+func overruns(grown *rates) string {
+	type overrun struct {
+		what  string
+		times float64
+	}
+	var all []overrun
+	for key, n := range grown.values {
+		name, ok := strings.CutPrefix(key, keyOverruns)
+		if !ok || n == 0 {
+			continue
+		}
+		method, stage, _ := strings.Cut(name, "\x00")
+		all = append(all, overrun{method + " " + stageTitle(stage), n})
+	}
+	slices.SortFunc(all, func(a, b overrun) int {
+		return cmp.Or(cmp.Compare(b.times, a.times), strings.Compare(a.what, b.what))
+	})
+	var texts []string
+	for _, o := range all {
+		texts = append(texts, o.what+", "+plural(int(o.times), "time", "times"))
+	}
+	return strings.Join(texts, "; ")
 }
 
 // failedLately returns the failures of the last minutes, the newest first. Those in clients are the

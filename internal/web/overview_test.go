@@ -34,7 +34,7 @@ func anIncident() Options {
 	throttles := prometheus.NewCounter(
 		prometheus.CounterOpts{Name: "larder_bucket_throttles_total"})
 	overruns := prometheus.NewCounterVec(
-		prometheus.CounterOpts{Name: "larder_budget_overruns_total"}, []string{"stage"})
+		prometheus.CounterOpts{Name: "larder_budget_overruns_total"}, []string{"method", "stage"})
 	cache := prometheus.NewCounterVec(
 		prometheus.CounterOpts{Name: "larder_cache_requests_total"}, []string{"cache", "tier"})
 	hits := prometheus.NewCounterVec(
@@ -48,7 +48,8 @@ func anIncident() Options {
 		h.Sample(now.Add(time.Duration(i-4) * sampleEvery))
 	}
 	throttles.Add(7)
-	overruns.WithLabelValues("chunks").Add(3)
+	overruns.WithLabelValues("Series", "chunks").Add(3)
+	overruns.WithLabelValues("LabelNames", "total").Inc()
 	log := activity.New()
 	for i := range 3 {
 		log.Begin(&waiting{now.Add(-time.Duration(i+1) * 10 * time.Second)})
@@ -91,7 +92,7 @@ func TestOverviewSaysWhatIsWrong(t *testing.T) {
 		"Not ready: ", "3 requests wait for a turn, the oldest for 30 s.",
 		"it asked for fewer requests 7 times",
 		"Block " + ulid.ULID{7}.String() + " is damaged and not served: its meta.json is not",
-		"3 stages of requests took longer than the latency budget", "1 request failed",
+		"Series reading chunks, 3 times; LabelNames in total, 1 time.", "1 request failed",
 		`<p class="caution">1 request was invalid or cancelled in the last 5 min. ` +
 			`The last one: no such matcher`,
 		"team&lt;1&gt;", "waiting for its turn", "&lt;checksum&gt;", "Aborted",

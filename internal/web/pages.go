@@ -259,6 +259,10 @@ func stageTitle(name string) string {
 		return "encoding"
 	case "flow_control":
 		return "waiting for the client to read"
+	case "total":
+		return "in total"
+	case "first_frame":
+		return "until the first series"
 	}
 	return name
 }
