@@ -31,7 +31,7 @@ func TestHashmodToShards(t *testing.T) {
 				" {action: keep, source_labels: [s], regex: %d}]", before, i))
 	}
 	c.ready(before)
-	q := startQuerier(t, c)
+	q := startQuerier(t, c, "--endpoint.info-timeout=1s") // its interval, too
 	replace(t, q.endpoints, "endpoints:\n"+stores.String())
 	q.knows(before)
 	q.complete(shelf, 3, "with hashmod")

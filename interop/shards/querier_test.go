@@ -158,7 +158,7 @@ func (q *querier) ask(d time.Duration, loss bool) (o outcome) {
 func TestQuerierSide(t *testing.T) {
 	t.Parallel()
 	const count = 2
-	during, info := 3*time.Second, "1s"
+	during, info := 2*time.Second, "1s"
 	if full() {
 		during, info = 15*time.Second, "5s"
 	}
