@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -360,7 +363,8 @@ func checkResource(t *testing.T, tr *spanTree) {
 	}
 }
 
-// exemplars checks that histograms name some of these traces.
+// exemplars checks that histograms name some of these traces, by the label that the data source of
+// Grafana's dashboards is told.
 func exemplars(t *testing.T, p *tracedLarder, traces []string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url+"/metrics", nil)
@@ -376,6 +380,13 @@ func exemplars(t *testing.T, p *tracedLarder, traces []string) {
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
+	}
+	page, err := os.ReadFile(filepath.Join("..", "..", "deploy", "grafana", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), "- name: trace_id ") {
+		t.Error("deploy/grafana/README.md names another label of exemplars")
 	}
 	for _, name := range []string{
 		"grpc_server_handling_seconds", "larder_stage_duration_seconds",

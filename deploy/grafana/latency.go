@@ -31,10 +31,12 @@ func latency() *board {
 						rate("larder_budget_overruns_total", `method=~"Label.*"`))}),
 			}},
 			{"Series requests", []panel{
-				graph("Time to the first frame", "What a user waits before data arrives.", "s",
+				graph("Time to the first frame",
+					"What a user waits before data arrives. Dots are traces: click one.", "s",
 					query{"50 %", quantile(0.5, "", "larder_series_first_frame_seconds", "")},
 					query{"90 %", quantile(0.9, "", "larder_series_first_frame_seconds", "")},
-					query{"99 %", quantile(0.99, "", "larder_series_first_frame_seconds", "")}),
+					query{"99 %", quantile(0.99, "", "larder_series_first_frame_seconds", "")}).
+					withExemplars(),
 				graph("Time of the whole request", "Dots are traces: click one.", "s",
 					query{"50 %", quantile(0.5, "", "grpc_server_handling_seconds",
 						`grpc_method="Series"`)},
@@ -52,14 +54,16 @@ func latency() *board {
 				graph(
 					"Stages, 99 %",
 					"Gate: waits for a turn. Postings, series and chunks: mostly "+
-						"the bucket. Flow control: a client that reads slowly.",
+						"the bucket. Flow control: a client that reads slowly. Dots are traces.",
 					"s",
 					stage(0.99, "Series"),
-				).wide(),
+				).wide().withExemplars(),
 			}},
 			{"Label requests", []panel{
-				graph("Label names, stages, 99 %", "", "s", stage(0.99, "LabelNames")),
-				graph("Label values, stages, 99 %", "", "s", stage(0.99, "LabelValues")),
+				graph("Label names, stages, 99 %", "Dots are traces: click one.", "s",
+					stage(0.99, "LabelNames")).withExemplars(),
+				graph("Label values, stages, 99 %", "Dots are traces: click one.", "s",
+					stage(0.99, "LabelValues")).withExemplars(),
 				graph("Time of the whole request, 99 %", "Dots are traces: click one.", "s",
 					query{"{{grpc_method}}", quantile(
 						0.99,
