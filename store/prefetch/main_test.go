@@ -140,7 +140,7 @@ func (p place) start(t *testing.T, o options, f func(t *testing.T, e *env)) {
 		e.disk = diskcache.OpenDisk(do)
 		defer e.disk.Close()
 		io := diskcache.Options{
-			Kind: "index", MaxBytes: 1 << 30,
+			Kind: "index", MaxBytes: 1 << 30, PageBytes: indexcache.DefaultPageSize,
 			Evicted: func(objects []bytecache.ID) { e.Prefetch.Evicted(objects) },
 		}
 		if o.index != nil {
