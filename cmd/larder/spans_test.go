@@ -66,8 +66,11 @@ func startTraced(
 	t *testing.T, c *telemetrytest.Collector, bucket string, args ...string,
 ) *tracedLarder {
 	t.Helper()
-	p := startProcess(t, bucket, append([]string{
-		"--drain-delay=0s", "--warm.max-time=0s",
+	// A request has thousands of spans, one for each frame. None may be dropped.
+	env := []string{"OTEL_BSP_MAX_QUEUE_SIZE=100000"}
+	p := startLarder(t, env, append([]string{
+		"store", "--http-address=127.0.0.1:0", "--grpc-address=127.0.0.1:0",
+		"--objstore.config=" + bucket, "--drain-delay=0s", "--warm.max-time=0s",
 		fmt.Sprintf("--tracing.config={type: OTLP, config: {endpoint: %q, insecure: true, "+
 			"spans_per_request: -1}}", c.Addr),
 	}, args...)...)
@@ -143,7 +146,7 @@ func readSpans(t *testing.T, c *telemetrytest.Collector, id string) *spanTree {
 		}
 	}
 	if tr.root.Span == nil {
-		t.Fatalf("no span of a Series request in trace %s", id)
+		t.Fatalf("no span of a Series request in trace %s, which has %d spans", id, len(tr.spans))
 	}
 	return tr
 }
