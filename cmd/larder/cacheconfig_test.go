@@ -460,7 +460,8 @@ func TestBadCacheConfig(t *testing.T) {
 		"tls_config: {ca_file: /ca.pem}",
 	)
 	f(
-		"config: max_item_size: 8KiB do not hold a page of 16KiB and what comes with it: raise it, and memcached's -I, or lower --index-cache.page-size",
+		"config: max_item_size: 8KiB do not hold a page of 16KiB and what comes with it: raise "+
+			"it, and memcached's -I, or lower --index-cache.page-size",
 		index+"{type: MEMCACHED, config: {addresses: [a:1], max_item_size: 8KB}}",
 	)
 	f(

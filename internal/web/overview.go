@@ -255,7 +255,8 @@ func (page *overviewPage) requestFindings(grown *rates, now time.Time, add addFi
 		}
 	}
 	if over := overruns(grown); over != "" {
-		add(false, "#slowest", "Requests took longer than their latency budgets in the last %s: %s.",
+		add(false, "#slowest",
+			"Requests took longer than their latency budgets in the last %s: %s.",
 			formatAge(grown.over), over)
 	}
 }
