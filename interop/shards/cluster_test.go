@@ -2,6 +2,7 @@ package shards
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math"
@@ -20,6 +21,7 @@ import (
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/tsdb/chunkenc"
 	"github.com/prometheus/prometheus/tsdb/chunks"
+	"gopkg.in/yaml.v3"
 
 	"larder/interop/internal/fleet"
 	"larder/interop/internal/gateway"
@@ -290,6 +292,9 @@ type querier struct {
 	t         *testing.T
 	c         *cluster
 	endpoints string
+	// serviceConfig is that of the Helm chart: a member that is not ready is not asked, and another
+	// one is asked if a member is not available.
+	serviceConfig string
 }
 
 // startQuerier runs `thanos query`, with more arguments, in a mount namespace in which host has the
@@ -299,7 +304,10 @@ func startQuerier(t *testing.T, c *cluster, more ...string) *querier {
 	thanos := programs.Thanos(t)
 	unshare := programs.Debian(t, "unshare", "util-linux")
 	dir := t.TempDir()
-	q := &querier{t: t, c: c, endpoints: filepath.Join(dir, "endpoints.yaml")}
+	q := &querier{
+		t: t, c: c, endpoints: filepath.Join(dir, "endpoints.yaml"),
+		serviceConfig: shippedServiceConfig(t),
+	}
 	var hosts strings.Builder
 	hosts.WriteString("127.0.0.1 localhost\n")
 	for _, ip := range zones() {
@@ -338,12 +346,30 @@ func startQuerier(t *testing.T, c *cluster, more ...string) *querier {
 	return q
 }
 
-// serviceConfig is that of the Helm chart: a member that is not ready is not asked, and another one
-// is asked if a member is not available.
-const serviceConfig = `{"healthCheckConfig": {"serviceName": ""}, ` +
-	`"loadBalancingConfig": [{"round_robin": {}}], "methodConfig": [{` +
-	`"name": [{}], "retryPolicy": {"maxAttempts": 5, "initialBackoff": "0.1s", ` +
-	`"maxBackoff": "1s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`
+// shippedServiceConfig returns the service_config of the Helm chart, as JSON.
+func shippedServiceConfig(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../deploy/helm/larder/values.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var values struct {
+		EndpointConfig struct {
+			ServiceConfig map[string]any `yaml:"serviceConfig"`
+		} `yaml:"endpointConfig"`
+	}
+	if err := yaml.Unmarshal(text, &values); err != nil {
+		t.Fatal(err)
+	}
+	if len(values.EndpointConfig.ServiceConfig) == 0 {
+		t.Fatal("the chart has no service_config")
+	}
+	config, err := json.Marshal(values.EndpointConfig.ServiceConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(config)
+}
 
 // groups gives the Querier one group for each ordinal below n, as the Helm chart writes them.
 func (q *querier) groups(n int) {
@@ -359,7 +385,7 @@ func (q *querier) groupsText(n int) string {
 	text.WriteString("endpoints:\n")
 	for ordinal := range n {
 		fmt.Fprintf(&text, "- group: true\n  address: dns+%s:%s\n  service_config: '%s'\n", host,
-			q.c.grpc[ordinal], serviceConfig)
+			q.c.grpc[ordinal], q.serviceConfig)
 	}
 	return text.String()
 }

@@ -98,7 +98,7 @@ func (q *querier) strict(n int) {
 	text.WriteString("endpoints:\n")
 	for ordinal := range n {
 		fmt.Fprintf(&text, "- group: true\n  strict: true\n  address: %s:%s\n"+
-			"  service_config: '%s'\n", clusterIPHost, q.c.grpc[ordinal], serviceConfig)
+			"  service_config: '%s'\n", clusterIPHost, q.c.grpc[ordinal], q.serviceConfig)
 	}
 	replace(q.t, q.endpoints, text.String())
 }
@@ -286,10 +286,12 @@ func TestQuerierSide(t *testing.T) {
 	}
 	nothing := func() {}
 	f("no fault", nothing, nothing, expected{none, none}, expected{none, none})
+	// First, while the Querier has a connection to both members: grpc backs off after a failure.
+	begin, end := brk(flaky.Fault{Method: flaky.Info, Kind: flaky.Stall})
+	f("Info hangs", begin, end, expected{some, none}, expected{none, none})
 	// Queries that run meanwhile may fail, and say so.
 	f("killed", func() { kill(1) }, func() { start(1, 0) }, expected{none, some},
 		expected{none, some})
-	_, end := brk(flaky.Fault{})
 	f("Unavailable", func() {
 		// New connections learn from the health service that the member does not serve.
 		kill(1)
@@ -305,8 +307,6 @@ func TestQuerierSide(t *testing.T) {
 		c.startMember("a", 0, c.http)
 		c.ready(count)
 	}, expected{none, some}, expected{none, some})
-	begin, end := brk(flaky.Fault{Method: flaky.Info, Kind: flaky.Stall})
-	f("Info hangs", begin, end, expected{some, none}, expected{none, none})
 	f("no member left", func() { kill(1); kill(2) }, func() { start(1, 0); start(2, 0) },
 		expected{some, some}, expected{none, some})
 }
