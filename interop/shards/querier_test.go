@@ -113,8 +113,8 @@ type outcome struct {
 }
 
 func (o outcome) String() string {
-	return fmt.Sprintf("%d queries, %d lack samples silently, %d fail, the slowest takes %s", o.asked,
-		o.silent, o.loud, o.slow.Round(time.Millisecond))
+	return fmt.Sprintf("%d queries, %d lack samples silently, %d fail, the slowest takes %s",
+		o.asked, o.silent, o.loud, o.slow.Round(time.Millisecond))
 }
 
 // ask queries for a time. If loss is true, it goes on until the same time has passed since the

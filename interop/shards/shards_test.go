@@ -120,7 +120,7 @@ func (b *bytesOf) checkZones(when string, in ...string) {
 	}
 	for _, zone := range in {
 		share := bytes[zone] / total
-		b.q.t.Logf("%s: zone %s sends %.0f bytes of chunks a query, %.2f of all, and needs %.2f ms "+
+		b.q.t.Logf("%s: zone %s sends %.0f bytes of chunks a query, %.2f of all, needs %.2f ms "+
 			"of CPU", when, zone, bytes[zone]/float64(n), share, 1000*cpu[zone]/float64(n))
 		if fair := 1 / float64(len(in)); share < fair-0.1 {
 			b.q.t.Errorf("%s: zone %s sends %.2f of the bytes, want about %.2f", when, zone, share,
