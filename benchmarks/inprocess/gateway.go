@@ -151,6 +151,7 @@ func (g *Gateway) assemble(opts *Options) (err error) {
 	server := store.Options{
 		Catalog: g.Catalog,
 		Blocks: block.Deps{
+			Buffers: &block.Buffers{},
 			Headers: g.Headers, Index: index, Chunks: chunks, Sizes: g.Catalog,
 			Lister:   block.BucketLister{Bucket: opts.Bucket},
 			Postings: index.Postings(), Sets: g.Sets, Irregular: g.Irregular,

@@ -184,6 +184,7 @@ func (b *backend) open(
 	options := store.Options{
 		Catalog: b.catalog,
 		Blocks: block.Deps{
+			Buffers: &block.Buffers{},
 			Headers: b.headers, Index: index, Chunks: chunks,
 			Lister: block.BucketLister{Bucket: b.bound}, Sizes: b.catalog,
 			Postings: index.Postings(), Sets: sets, Irregular: b.irregular,

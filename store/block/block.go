@@ -80,6 +80,8 @@ type Deps struct {
 	Irregular Irregulars
 	// Sets keeps series sets. nil: none are kept.
 	Sets *SeriesSets
+	// Buffers keeps buffers of streams for later ones. nil: each stream allocates its own.
+	Buffers *Buffers
 	// Corruptions counts bytes that did not verify. The zero value counts nothing.
 	Corruptions telemetry.Corruptions
 	// Expansions bounds the memory for finding postings. nil: there is no limit.

@@ -21,17 +21,16 @@ func (s *Stream) startSegment() {
 	if s.syms.full() {
 		s.syms.renew(&s.carry, 0)
 	}
-	s.raw, s.carry = s.carry, s.raw
+	if s.carry.len() > 0 {
+		s.raw, s.carry = s.carry, s.raw
+	} else {
+		s.raw.reset() // so that one of the two stays small
+	}
 	s.prevInRaw, s.lastKept = false, false
 }
 
 // decode appends the next series of the current run to raw.
 func (s *Stream) decode() error {
-	if s.run == nil {
-		if err := s.nextRun(); err != nil {
-			return err
-		}
-	}
 	r := s.run
 	if r == nil {
 		return nil

@@ -54,18 +54,20 @@
 // # Bytes
 //
 // Pages are immutable and garbage collected; records and decoded entries alias them. Segments are
-// immutable once returned. Symbols, raw series and scratch buffers belong to their Stream, which
-// uses them again for each segment. The request pays for all of them: Plan.StreamBytes estimates
-// them from the entries, and the stream reserves more through StreamOptions.Reserver where labels
-// or entries are longer. Bytes that a ChunkReader reserves belong to its Batch. A plan borrows its
-// header until Close. Series sets are immutable and belong to the cache.
+// immutable once returned. Symbols, raw series and scratch buffers belong to their Stream while it
+// decodes. It uses them again for each segment, and leaves them to Deps.Buffers, which keeps at
+// most 4 MiB for later streams (buffers.go). The request pays for all of them: Plan.StreamBytes
+// estimates them from the entries, and the stream reserves more through StreamOptions.Reserver
+// where labels or entries are longer. Bytes that a ChunkReader reserves belong to its Batch. A plan
+// borrows its header until Close. Series sets are immutable and belong to the cache.
 //
 // # Locks
 //
 // Block.mu guards matcher sets with empty results, and the series sets under construction with
 // their numbers of readers. setBuild.mu guards the log of one such set. lastFile.mu guards one
-// number. None is held while reading, waiting or calling out, and none while another is taken.
-// Streams, plans and batches of chunks belong to one goroutine each.
+// number. Buffers.mu guards the decoding buffers that no stream uses. None is held while reading,
+// waiting or calling out, and none while another is taken. Streams, plans and batches of chunks
+// belong to one goroutine each.
 //
 // # Accepted risks
 //

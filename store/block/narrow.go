@@ -1,6 +1,7 @@
 package block
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -81,6 +82,21 @@ func (s *Stream) appendNarrowed(posting uint32, refs []uint32) error {
 	}
 	s.raw.endSeries(posting)
 	return nil
+}
+
+// sortNarrowed sorts the series of a single label by its values, because a set collects strings
+// faster in their order. References of symbols compare like their strings.
+func (s *Stream) sortNarrowed() {
+	if s.narrow.names || len(s.narrow.wanted) > 1 {
+		return
+	}
+	value := func(i uint32) uint32 {
+		if slots := s.raw.labels(int(i)); len(slots) > 0 {
+			return s.syms.refs[slots[1]]
+		}
+		return 0
+	}
+	slices.SortFunc(s.left, func(a, b uint32) int { return cmp.Compare(value(a), value(b)) })
 }
 
 // checkLeast returns an IrregularError if one of the values is empty.

@@ -110,18 +110,14 @@ type Stream struct {
 	indexPage int64
 	seriesEnd int64 // end of the series section of the index
 
-	raw, carry rawSeries
-	order      reorder
-	syms       symbols
-	symRefs    []uint32
-	prevRefs   []uint32
-	scratch    []byte
-	lastEnd    int64 // begin of the entry after the one decoded last
-	lastKept   bool  // the last chunk of that entry was kept, and has no bound yet
-	pending    []pendingMatcher
-	narrow     narrowing
-	lay        layout
-	left       []uint32 // decoded series that are in no segment yet: indices in raw, in order
+	decodeBuffers // from Deps.Buffers while borrowed
+	borrowed      bool
+	lastEnd       int64 // begin of the entry after the one decoded last
+	lastKept      bool  // the last chunk of that entry was kept, and has no bound yet
+	pending       []pendingMatcher
+	narrow        narrowing
+	lay           layout
+	left          []uint32 // decoded series that are in no segment yet: indices in raw, in order
 
 	// bytes that decoding is estimated to need, and those that are reserved beyond them
 	estimate, reserved int64
@@ -219,9 +215,24 @@ func (s *Stream) reserve(n int64) error {
 }
 
 // used returns the memory of the stream besides its runs.
-func (s *Stream) used() int64 {
-	order := 4 * int64(cap(s.order.stack)+cap(s.order.out))
-	return s.raw.bytes() + s.carry.bytes() + s.syms.bytes() + int64(cap(s.scratch)) + order
+func (s *Stream) used() int64 { return s.decodeBuffers.bytes() }
+
+// borrow gets the buffers to decode with, if the stream has none. Half of the estimate is for them.
+func (s *Stream) borrow() {
+	if s.borrowed {
+		return
+	}
+	largest, limit := s.order.largest, s.syms.limit
+	s.decodeBuffers, s.borrowed = s.plan.block.deps.Buffers.take(s.estimate/2), true
+	s.order.largest, s.syms.limit = largest, limit
+}
+
+// giveBack returns the buffers. Nothing may refer to them.
+func (s *Stream) giveBack() {
+	if s.borrowed {
+		s.plan.block.deps.Buffers.keep(s.decodeBuffers)
+	}
+	s.decodeBuffers, s.borrowed, s.left = decodeBuffers{}, false, nil
 }
 
 // Stats returns what was decoded so far.
@@ -236,6 +247,7 @@ func (s *Stream) Close() {
 		s.next = nil
 	}
 	s.dropRun()
+	s.giveBack()
 	s.moveReads()
 	if s.sorted != nil {
 		s.sorted.release()
@@ -324,10 +336,8 @@ func (s *Stream) dropBuffers(last *Segment) error {
 		s.opts.Reserver.Release(-more)
 		s.reserved = keeps
 	}
-	s.raw, s.carry = rawSeries{}, rawSeries{}
-	s.order, s.syms, s.lay = reorder{}, symbols{}, layout{}
-	s.symRefs, s.prevRefs, s.scratch, s.pending = nil, nil, nil, nil
-	s.narrow, s.left = narrowing{}, nil
+	s.giveBack()
+	s.lay, s.narrow, s.pending = layout{}, narrowing{}, nil
 	return nil
 }
 
@@ -374,6 +384,12 @@ func (s *Stream) nextInIndexOrder() (*Segment, error) {
 
 // decodeMore decodes the series of the next segments.
 func (s *Stream) decodeMore() error {
+	if s.run == nil {
+		if err := s.nextRun(); err != nil {
+			return err
+		}
+	}
+	s.borrow() // not before, because a stream that waits for its pages needs no buffers
 	s.startSegment()
 	held := s.raw.len()
 	if err := s.decode(); err != nil {
@@ -396,6 +412,9 @@ func (s *Stream) decodeMore() error {
 	s.done = s.run == nil && s.next == nil && len(s.refs) == 0
 	s.order.run(&s.raw, &s.syms, held, s.done)
 	s.left = s.order.out
+	if s.narrow.on {
+		s.sortNarrowed()
+	}
 	return nil
 }
 

@@ -194,7 +194,7 @@ func openStreamBlock(
 	t.Cleanup(r.Close)
 	pages := &streamPages{Reader: r, size: int64(len(data))}
 	meta.ID, meta.IndexSize = ulid.ULID{1}, int64(len(data))
-	return New(&meta, &Deps{Headers: headers, Index: pages}), pages
+	return New(&meta, &Deps{Headers: headers, Index: pages, Buffers: &Buffers{}}), pages
 }
 
 // everything is a matcher that all series match.
