@@ -40,7 +40,11 @@ func (h *Header) FileBytes() int64 { return h.cur.Load().footer.size }
 // OpenBytes returns the memory in bytes that the header needs while it is open and has a file.
 func (h *Header) OpenBytes() int64 {
 	r := h.cur.Load()
-	return r.heap - r.st.heap()
+	n := r.heap - r.st.heap()
+	if r.slots == nil && r.look.cache != nil {
+		n += slotBytes * int64(r.blocks()) // the header was just built, and is still in memory
+	}
+	return n
 }
 
 // SymbolsAscend reports whether every symbol of the index is larger than the one before. References

@@ -139,19 +139,25 @@ func open(st storage, want Source, look *lookups) (*reader, error) {
 		return damaged("sparse table of values", foot.valSparse, err)
 	}
 	if look.cache != nil && st.heap() == 0 {
-		r.slots = make([]cacheSlot, len(r.symFirst)+len(r.lists)-1)
+		r.slots = make([]cacheSlot, r.blocks())
 	}
 	r.heap = st.heap() + int64(
 		len(r.seps)+4*cap(r.symFirst)+8*cap(r.symOff)+4*cap(r.counts)+4*cap(r.first)+
 			8*cap(
 				r.valOff,
-			)+4*cap(r.sepEnd)+8*cap(r.lists)+16*cap(r.names)+16*cap(r.slots),
+			)+4*cap(r.sepEnd)+8*cap(r.lists)+16*cap(r.names)+slotBytes*cap(r.slots),
 	) + readerOverhead
 	for _, n := range r.names {
 		r.heap += int64(len(n))
 	}
 	return r, nil
 }
+
+// slotBytes is the size of a cacheSlot.
+const slotBytes = 16
+
+// blocks returns the number of symbol and value blocks.
+func (r *reader) blocks() int { return len(r.symFirst) + len(r.lists) - 1 }
 
 // readerOverhead is the approximate cost in bytes of an open header besides its tables.
 const readerOverhead = 1 << 10
