@@ -96,7 +96,7 @@ interop: interop/servers/node_modules ## Run the long form, and print which syst
 	cd interop && INTEROP_REQUIRE=1 INTEROP_FULL=1 \
 	  $(GO) test -tags slicelabels -timeout 120m -count=1 -json ./... | \
 	  $(GO) run -tags slicelabels ./cmd/table
-	cd interop/chart && $(GO) test -timeout 10m -count=1 ./...
+	cd interop/chart && INTEROP_FULL=1 $(GO) test -timeout 30m -count=1 ./...
 
 # See docs/performance.md. The first run generates the data sets. One row in a minute:
 # make compare COMPARE='--queries=Q1 --modes=fs --starts=false'. List the rows:

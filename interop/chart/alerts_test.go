@@ -109,19 +109,43 @@ func explains(page, metric string) bool {
 		})
 }
 
-// TestAlertsInPromtool: alerts and recording rules are rule files of Prometheus, and pass the unit
-// tests in testdata: when each alert is pending, when it fires, and that no other fires with it.
-func TestAlertsInPromtool(t *testing.T) {
-	promtool, err := exec.LookPath("promtool")
+// promtool returns a promtool: the installed one or, in the long form, one of interop/promtool,
+// which takes four minutes of CPU time to build. Only that one reads native histograms.
+func promtool(t *testing.T) (path string, full bool) {
+	t.Helper()
+	if os.Getenv("INTEROP_FULL") != "" {
+		path = filepath.Join(t.TempDir(), "promtool")
+		build := exec.Command("go", "build", "-o", path,
+			"github.com/prometheus/prometheus/cmd/promtool")
+		build.Dir = filepath.Join("..", "promtool")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", build.Args, err, out)
+		}
+		return path, true
+	}
+	path, err := exec.LookPath("promtool")
 	if err != nil {
 		t.Fatal("promtool is not installed: install Debian's package prometheus")
 	}
+	return path, false
+}
+
+// TestAlertsInPromtool: alerts and recording rules are rule files of Prometheus, and pass the unit
+// tests in testdata: when each alert is pending, when it fires, and that no other fires with it.
+// The long form tests rules with native histograms, too.
+func TestAlertsInPromtool(t *testing.T) {
+	promtool, full := promtool(t)
 	files := filepath.Join(chartDir, "files")
-	for _, args := range [][]string{
+	runs := [][]string{
 		{"check", "rules", filepath.Join(files, "alerts.yaml"),
 			filepath.Join(files, "recording.yaml")},
 		{"test", "rules", filepath.Join("testdata", "alerts_test.yaml")},
-	} {
+	}
+	if full {
+		native := filepath.Join("testdata", "native_test.yaml")
+		runs = append(runs, []string{"test", "rules", native})
+	}
+	for _, args := range runs {
 		if out, err := exec.Command(promtool, args...).CombinedOutput(); err != nil {
 			t.Errorf("promtool %v: %v\n%s", args, err, out)
 		}
