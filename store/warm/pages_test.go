@@ -2,6 +2,7 @@ package warm
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -124,6 +125,32 @@ func TestHeatIsBounded(t *testing.T) {
 	}
 }
 
+// checkSpans decodes a Heat, and checks that addresses ascend and are in bounds.
+func checkSpans(t *testing.T, payload []byte) {
+	t.Helper()
+	_, pages, ok := decodeHeat(payload)
+	for _, f := range pages {
+		last := int64(0)
+		for _, s := range f.spans {
+			if ok && (s.Off < last || s.End <= s.Off || s.End > maxPageNumber<<20) {
+				t.Fatalf("span %v of %x", s, payload)
+			}
+			last = s.End
+		}
+	}
+}
+
+// FuzzHeat: no payload is accepted with addresses out of bounds.
+func FuzzHeat(f *testing.F) {
+	sets, _ := filled("x").encode(nil)
+	heat := append(binary.AppendUvarint(nil, uint64(len(sets))), sets...)
+	f.Add(append(heat, encodePages([]pageSet{
+		{file: 1, asked: true, pageSize: 8 << 10, pages: []int64{6, 7, 9}},
+		{file: 0, pageSize: 16 << 10, pages: []int64{1}},
+	})...))
+	f.Fuzz(func(t *testing.T, payload []byte) { checkSpans(t, payload) })
+}
+
 // TestNonsenseIsNoHeat: no cut or changed payload is accepted with addresses out of bounds.
 func TestNonsenseIsNoHeat(t *testing.T) {
 	b := blockOf(1)
@@ -137,25 +164,12 @@ func TestNonsenseIsNoHeat(t *testing.T) {
 	if _, pages, ok := decodeHeat(heat); !ok || len(pages) != 2 {
 		t.Fatalf("ok %t, %d files", ok, len(pages))
 	}
-	check := func(payload []byte) {
-		t.Helper()
-		_, pages, ok := decodeHeat(payload)
-		for _, f := range pages {
-			last := int64(0)
-			for _, s := range f.spans {
-				if ok && (s.Off < last || s.End <= s.Off || s.End > maxPageNumber<<20) {
-					t.Fatalf("span %v of %x", s, payload)
-				}
-				last = s.End
-			}
-		}
-	}
 	for i := range heat {
-		check(heat[:i])
+		checkSpans(t, heat[:i])
 		for bit := range 8 {
 			changed := append([]byte(nil), heat...)
 			changed[i] ^= 1 << bit
-			check(changed)
+			checkSpans(t, changed)
 		}
 	}
 }
