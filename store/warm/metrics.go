@@ -40,8 +40,8 @@ func newMetrics(r *Recorder, reg prometheus.Registerer) *metrics {
 		pageReads: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_warm_hot_page_reads_total",
 			Help: "Total number of reads of pages that the former owner of a block listed as " +
-				"hot, of up to 256 KiB each, by outcome: read, skipped (failed, or the time or byte " +
-				"limit was reached).",
+				"hot, of up to 256 KiB each, by outcome: read, skipped (failed, or the time or " +
+				"byte limit was reached).",
 		}, []string{"outcome"}),
 		failures: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_warm_snapshot_failures_total",
