@@ -5,9 +5,10 @@ GO       ?= go
 FUZZTIME ?= 10s
 # Number of fuzz targets that run in parallel.
 FUZZJOBS ?= 2
-# Packages whose short tests run again with the race detector: all that start no processes.
-RACE     ?= $(filter-out %/lint,$(shell $(GO) list ./internal/...)) \
-	./indexcache/... ./chunkcache/... ./store/...
+# Packages whose short tests run again with the race detector: all that start no processes. The
+# longest one is first, so that the others run beside it.
+RACE     ?= ./store ./store/... ./indexcache/... ./chunkcache/... \
+	$(filter-out %/lint,$(shell $(GO) list ./internal/...))
 BRANCH    = $(shell git rev-parse --abbrev-ref HEAD 2>/dev/null)
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
@@ -45,8 +46,9 @@ check: ## Check the format of Go files, and run go vet.
 	cd deploy/image && $(GO) vet ./...
 	cd deploy/grafana && $(GO) vet ./...
 
-# Prints how many states of shards were explored. A test fails if memcached, strace or root (to mount file systems) is missing. With LARDER_LONG=1,
-# tests that kill a process at some of its writes do so at all of them.
+# Prints how many states of shards were explored. A test fails if memcached, strace or root (to
+# mount file systems) is missing. With LARDER_LONG=1, tests that kill a process at some of its
+# writes do so at all of them.
 unit: ## Run the tests of this module, and those of the image and the dashboards.
 	LARDER_REQUIRE=1 $(GO) test -timeout 20m $(filter-out larder/shard,$(shell $(GO) list ./...))
 	@log=$$(mktemp); $(GO) test -v -timeout 20m ./shard >$$log 2>&1; code=$$?; \
