@@ -29,6 +29,9 @@ func several() dataset.Layout { return dataset.Medium(1, 20) }
 // TestColdQueriesReadNoIndex: after prefetch a query reads nothing of an index from the bucket.
 // Header and prefetch together read each byte of an index at most once. A restart reads nothing.
 func TestColdQueriesReadNoIndex(t *testing.T) {
+	if testing.Short() {
+		t.Skip("requests one by one: the race detector finds more in others")
+	}
 	for _, l := range []dataset.Layout{big(), several()} {
 		p := write(t, l)
 		p.start(t, options{}, func(t *testing.T, e *env) {
