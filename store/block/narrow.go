@@ -65,6 +65,7 @@ func (s *Stream) appendNarrowed(posting uint32, refs []uint32) error {
 	}
 	n := &s.narrow
 	before, symbols := len(s.raw.slots), len(s.syms.refs)
+	own := false // a value is the label's own name, whose symbol is known before the value is
 	for i := 0; i < len(refs); i += 2 {
 		name, value := refs[i], refs[i+1]
 		if n.names {
@@ -73,10 +74,12 @@ func (s *Stream) appendNarrowed(posting uint32, refs []uint32) error {
 			return err
 		} else if !wanted {
 			continue
+		} else if value == name {
+			own = true
 		}
 		s.raw.slots = append(s.raw.slots, s.syms.slot(name), s.syms.slot(value))
 	}
-	if n.distinct && len(s.syms.refs) == symbols && s.decoded {
+	if n.distinct && !own && len(s.syms.refs) == symbols && s.decoded {
 		s.raw.slots = s.raw.slots[:before]
 		return nil
 	}

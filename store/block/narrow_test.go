@@ -151,3 +151,29 @@ func TestNarrowedStreamsFindIrregularBlocks(t *testing.T) {
 		}
 	}
 }
+
+// TestNarrowedStreamsKnowAValueFromItsName checks that a value is found that is also the name of
+// its label, though its symbol was seen before.
+func TestNarrowedStreamsKnowAValueFromItsName(t *testing.T) {
+	chunk := []rawindex.Chunk{{Ref: 8, MinTime: 0, MaxTime: 9}}
+	var series []rawindex.Series
+	for _, value := range []string{"i", "job", "z"} {
+		series = append(series, rawindex.Series{
+			Labels: []rawindex.Label{{Name: "job", Value: value}}, Chunks: chunk,
+		})
+	}
+	data, err := rawindex.Encode(series)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, _ := openStreamBlock(t, data, 8192, catalog.Block{})
+	p := planStream(t, b, []*labels.Matcher{everything()}, false)
+	defer p.Close()
+	p.unordered = true
+	got, _, err := collected(t, p.Stream(context.Background(), StreamOptions{
+		MaxTime: 9, SkipChunks: true, Collect: Collect{Label: "job"},
+	}), "job")
+	if diff := cmp.Diff([]string{"i", "job", "z"}, got); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+}
