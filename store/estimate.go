@@ -24,23 +24,28 @@ func streamBytes(n int) int64 {
 // planBytes estimates the bytes of a request besides its windows: postings, index pages and
 // segments. Streams release some of these before their first segment. Only streams that start
 // concurrently need those at the same time.
-func planBytes(plans []*block.Plan) int64 {
-	run, total := streamBytes(len(plans)), int64(0)
+func planBytes(plans []*block.Plan, skipChunks bool) int64 {
+	o, total := streamOptions(len(plans), skipChunks), int64(0)
 	for _, p := range plans {
-		total += p.StreamBytes(run) - p.PassingBytes(run)
+		total += p.StreamBytes(o) - p.PassingBytes(o)
 	}
-	return total + passingBytes(plans, 0, minBlocks)
+	return total + passingBytes(plans, skipChunks, 0, minBlocks)
 }
 
 // passingBytes returns the bytes that streams need only while they start: those of the largest
 // streams of plans, from number lo to number hi.
-func passingBytes(plans []*block.Plan, lo, hi int) int64 {
-	run, passing := streamBytes(len(plans)), make([]int64, len(plans))
+func passingBytes(plans []*block.Plan, skipChunks bool, lo, hi int) int64 {
+	o, passing := streamOptions(len(plans), skipChunks), make([]int64, len(plans))
 	for i, p := range plans {
-		passing[i] = p.PassingBytes(run)
+		passing[i] = p.PassingBytes(o)
 	}
 	slices.SortFunc(passing, func(a, b int64) int { return cmp.Compare(b, a) })
 	return sumOf(passing, lo, hi)
+}
+
+// streamOptions returns what determines the memory of each of n streams.
+func streamOptions(n int, skipChunks bool) block.StreamOptions {
+	return block.StreamOptions{RunBytes: streamBytes(n), SkipChunks: skipChunks}
 }
 
 // sumOf returns the sum of values[lo:hi], as far as there are any.

@@ -92,7 +92,7 @@ func (s *Server) forecast(r *request, q *seriesQuery) (*explanation.Explanation,
 	}
 	// Blocks are forecast one by one, each with a stream at most.
 	if len(plans) > 0 {
-		if err := r.settle(planBytes(plans)); err != nil {
+		if err := r.settle(planBytes(plans, q.req.SkipChunks)); err != nil {
 			return nil, err
 		}
 	}

@@ -212,7 +212,7 @@ func (s *Server) askAll(
 	}
 	run := streamBytes(max(min(len(asked), minBlocks), 1))
 	first := answerBytes(kept, asked)
-	streams, running := streamsBytes(asked, run)
+	streams, running := streamsBytes(what, asked, run)
 	if err := r.settle(first + streams + sumOf(running, 0, minBlocks)); err != nil {
 		return nil, err
 	}
@@ -417,7 +417,9 @@ func answerBytes(kept []*indexcache.LabelAnswer, asked []*labelBlock) int64 {
 
 // streamsBytes estimates the bytes of the postings of blocks, and those of the running stream of
 // each block that has a plan, the largest first.
-func streamsBytes(asked []*labelBlock, run int64) (postings int64, running []int64) {
+func streamsBytes(
+	what question, asked []*labelBlock, run int64,
+) (postings int64, running []int64) {
 	for _, a := range asked {
 		switch p := a.plan; {
 		case p == nil:
@@ -426,7 +428,10 @@ func streamsBytes(asked []*labelBlock, run int64) (postings int64, running []int
 		default:
 			refs := p.PostingsBytes()
 			postings += refs
-			running = append(running, p.StreamBytes(run)-refs)
+			bytes := p.StreamBytes(block.StreamOptions{
+				RunBytes: run, SkipChunks: true, Collect: what.collect(a.meta),
+			})
+			running = append(running, bytes-refs)
 		}
 	}
 	slices.SortFunc(running, func(a, b int64) int { return cmp.Compare(b, a) })

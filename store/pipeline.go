@@ -42,7 +42,8 @@ func (s *Server) sources(
 	extra := int64(0)
 	widen := func(n int) int {
 		n, extra = r.tryWorkers(n, func(n int) int64 {
-			return workersBytes(n) + passingBytes(plans, minBlocks, minBlocks+n)
+			return workersBytes(n) +
+				passingBytes(plans, q.req.SkipChunks, minBlocks, minBlocks+n)
 		})
 		return n
 	}
@@ -63,7 +64,8 @@ func (s *Server) sendSeries(
 ) (err error) {
 	size := s.answerSize(q, plans)
 	frames := q.frameBytes(plans, guessedLabels)
-	if err := r.settle(planBytes(plans) + size.first() + frames); err != nil {
+	need := planBytes(plans, q.req.SkipChunks) + size.first() + frames
+	if err := r.settle(need); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(r.ctx)

@@ -127,18 +127,19 @@ func (s *Server) warm(
 	if plan.Postings() == 0 {
 		return true, false, nil
 	}
-	if err := reserve(plan.StreamBytes(warmRunBytes)); errors.Is(err, errYield) {
-		return false, false, nil
-	} else if err != nil {
-		return false, false, err
-	}
-	stream := plan.Stream(ctx, block.StreamOptions{
+	opts := block.StreamOptions{
 		MinTime: meta.MinTime, MaxTime: meta.MaxTime,
 		SkipChunks: true,
 		RunBytes:   warmRunBytes,
 		Account:    acct,
 		Reserver:   warmReserver{turn},
-	})
+	}
+	if err := reserve(plan.StreamBytes(opts)); errors.Is(err, errYield) {
+		return false, false, nil
+	} else if err != nil {
+		return false, false, err
+	}
+	stream := plan.Stream(ctx, opts)
 	defer stream.Close()
 	for {
 		if _, err = stream.Next(); err != nil {

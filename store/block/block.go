@@ -369,33 +369,34 @@ const (
 	seriesOverhead = 3 << 10
 )
 
-// StreamBytes estimates the memory of the plan's postings and of a stream with the given RunBytes:
-// two runs of index pages, the current segment with its decoding buffers (about seven times its
-// entries), and the symbol table. Where labels or entries are long, the stream reserves more
+// StreamBytes estimates the memory of the plan's postings and of a stream with these options: two
+// runs of index pages, the current segment with its decoding buffers (about seven times its
+// entries), and the symbol table. A stream that makes no chunk references, or that only collects
+// strings, needs less. Where labels or entries are long, the stream reserves more
 // (StreamOptions.Reserver). A series set belongs to the cache: its stream only has a list of the
 // series of a segment that are in range.
-func (p *Plan) StreamBytes(runBytes int64) int64 {
-	all, _ := p.streamBytes(runBytes)
+func (p *Plan) StreamBytes(o StreamOptions) int64 {
+	all, _ := p.streamBytes(&o)
 	return all
 }
 
 // PassingBytes is the part of StreamBytes that the stream releases before it returns its first
 // segment: most of it, if the plan has few series. Only streams that are being started hold these
 // bytes.
-func (p *Plan) PassingBytes(runBytes int64) int64 {
-	_, passing := p.streamBytes(runBytes)
+func (p *Plan) PassingBytes(o StreamOptions) int64 {
+	_, passing := p.streamBytes(&o)
 	return passing
 }
 
-func (p *Plan) streamBytes(runBytes int64) (all, passing int64) {
+func (p *Plan) streamBytes(o *StreamOptions) (all, passing int64) {
 	if p.set != nil {
 		all = streamOverhead + 16*min(int64(p.set.postings), segmentSeries) + p.set.copied
 		return all, streamOverhead - seriesOverhead
 	}
 	entries := p.EntryBytes()
-	pages, runs := p.runPages(runBytes)
-	decoding := p.decodingBytes(runBytes)
-	all = p.PostingsBytes() + streamOverhead + pages + decoding + p.sortBytes(runBytes)
+	pages, runs := p.runPages(o.RunBytes)
+	decoding := p.decodingBytes(o)
+	all = p.PostingsBytes() + streamOverhead + pages + decoding + p.sortBytes(o.RunBytes)
 	if !p.sorted && runs == 1 && len(p.refs) <= segmentSeries && entries <= segmentEntryBytes {
 		// The segment needs about half of its decoding buffers.
 		passing = streamOverhead - seriesOverhead + pages + decoding/2
@@ -419,9 +420,20 @@ func (p *Plan) sortBytes(runBytes int64) int64 {
 
 // decodingBytes estimates the memory of a segment and its decoding buffers, where labels have usual
 // lengths. The stream reserves more where they are longer.
-func (p *Plan) decodingBytes(runBytes int64) int64 {
-	entries := p.EntryBytes()
-	return 7*min(entries, segmentEntryBytes, runBytes) + min(entries, runBytes)
+func (p *Plan) decodingBytes(o *StreamOptions) int64 {
+	mean := p.block.meanEntry(p.header)
+	entries, kept := p.EntryBytes(), mean
+	// A set under construction has the chunk references, whatever the requests need that read it.
+	if o.SkipChunks && p.build == nil {
+		// A quarter of an entry at least, because chunks may have shorter references.
+		kept = max(p.block.labelRefsBytes(p.header), mean/4)
+	}
+	segment := min(entries, segmentEntryBytes, o.RunBytes)
+	bytes := 7*segment*kept/mean + min(entries*kept/mean, o.RunBytes)
+	if n := newNarrowing(o.Collect, p); n.on && p.build == nil {
+		bytes = min(bytes, p.narrowedBytes(&n, segment/mean+1, o.RunBytes))
+	}
+	return bytes
 }
 
 // runPages returns the bytes of the index pages of a stream's first two runs at their full size,
@@ -513,4 +525,12 @@ func (b *Block) meanEntry(h *indexheader.Header) int64 {
 		}
 	}
 	return defaultEntryBytes
+}
+
+// labelRefsBytes estimates how many bytes of a series entry are label references. Chunk references
+// are the rest.
+func (b *Block) labelRefsBytes(h *indexheader.Header) int64 {
+	const metaBytes = 9 // bytes of a chunk in an entry
+	n, _ := b.ChunksPerSeries(b.meta.MinTime, b.meta.MaxTime)
+	return max(b.meanEntry(h)-metaBytes*n, tsdbfmt.SeriesAlign)
 }

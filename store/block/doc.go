@@ -57,9 +57,10 @@
 // immutable once returned. Symbols, raw series and scratch buffers belong to their Stream while it
 // decodes. It uses them again for each segment, and leaves them to Deps.Buffers, which keeps at
 // most 4 MiB for later streams (buffers.go). The request pays for all of them: Plan.StreamBytes
-// estimates them from the entries, and the stream reserves more through StreamOptions.Reserver
-// where labels or entries are longer. Bytes that a ChunkReader reserves belong to its Batch. A plan
-// borrows its header until Close. Series sets are immutable and belong to the cache.
+// estimates them from the entries and from what the stream keeps of them, and the stream reserves
+// more through StreamOptions.Reserver where labels or entries are longer. Bytes that a ChunkReader
+// reserves belong to its Batch. A plan borrows its header until Close. Series sets are immutable
+// and belong to the cache.
 //
 // # Locks
 //

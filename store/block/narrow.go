@@ -57,6 +57,31 @@ func newNarrowing(c Collect, p *Plan) narrowing {
 	return n
 }
 
+// narrowedBytes estimates what decodingBytes does, for a narrowed stream whose segments have up to
+// the given number of series.
+func (p *Plan) narrowedBytes(n *narrowing, series, runBytes int64) int64 {
+	const (
+		// A string of usual length takes as much in the symbol table, and again in a segment.
+		stringBytes = 2 * symbolOverhead
+		// The arrays of postings, slots and label ends of a series, twice as large as needed.
+		seriesBytes = 64
+	)
+	names := p.header.LabelNames()
+	all, postings := int64(0), int64(len(p.refs))
+	if n.names {
+		all = int64(len(names))
+	}
+	for _, name := range n.wanted {
+		all += min(int64(p.header.ValueCount(name)), postings)
+	}
+	if n.distinct {
+		series = min(series, all)
+	}
+	labels := max(int64(len(n.wanted)), 1)
+	others := 2 * symbolOverhead * int64(min(len(names), maxOthers))
+	return others + min(stringBytes*all, runBytes) + series*(seriesBytes+labels*stringBytes)
+}
+
 // appendNarrowed appends to raw what is needed of the series of a posting with these symbol
 // references.
 func (s *Stream) appendNarrowed(posting uint32, refs []uint32) error {

@@ -7,7 +7,6 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"larder/indexcache"
-	"larder/internal/tsdbfmt"
 	"larder/store/postings"
 )
 
@@ -154,12 +153,9 @@ func (p *Plan) chargePostings(opts *PlanOptions) error {
 // setBytes estimates the size of the set of a plan's series. With pending matchers it is an upper
 // bound, because many series may not match.
 func (p *Plan) setBytes() int64 {
-	const (
-		metaBytes  = 9 // bytes of a chunk in an index entry
-		labelBytes = 4 // bytes of final labels for each byte of an entry's label references
-	)
+	const labelBytes = 4 // bytes of final labels for each byte of an entry's label references
 	n, _ := p.block.ChunksPerSeries(p.block.meta.MinTime, p.block.meta.MaxTime)
-	refs := max(p.block.meanEntry(p.header)-metaBytes*n, tsdbfmt.SeriesAlign)
+	refs := p.block.labelRefsBytes(p.header)
 	external := int64(0)
 	p.external.Range(func(l labels.Label) { external += int64(len(l.Name) + len(l.Value) + 6) })
 	series := labelBytes*refs + external + segmentChunkBytes*n + segmentSeriesBytes

@@ -125,7 +125,7 @@ func TestAHitReadsNothing(t *testing.T) {
 	c := wholeBlock()
 	c.MaxTime = 1
 	a := ask(t, b, c, BuildSets).start(0)
-	if bytes := a.plan.StreamBytes(1 << 20); bytes > 64<<10 {
+	if bytes := a.plan.StreamBytes(StreamOptions{RunBytes: 1 << 20}); bytes > 64<<10 {
 		t.Errorf("a hit is estimated to need %d bytes, want at most 64 KiB", bytes)
 	}
 	if diff := cmp.Diff(want, a.rest()); diff != "" {

@@ -157,7 +157,7 @@ func (p *Plan) decode(ctx context.Context, opts StreamOptions) *Stream {
 	s.until, s.cancel = context.WithCancel(ctx)
 	s.ctx = s.until
 	s.maxSeries, s.maxEntryBytes = segmentSeries, segmentEntryBytes
-	s.estimate = p.decodingBytes(opts.RunBytes) + streamOverhead
+	s.estimate = p.decodingBytes(&opts) + streamOverhead
 	s.names = newNameRules(p.header.LabelNames(), p.external, p.dropped)
 	s.entrySize, s.indexPage = p.block.entryGuess(), p.block.indexPage()
 	toc := p.header.TOC()
@@ -193,7 +193,7 @@ func (s *Stream) limitRuns(n int64) error {
 		return nil
 	}
 	s.opts.RunBytes, s.runBytes = n, min(s.runBytes, n)
-	s.estimate = s.plan.decodingBytes(s.opts.RunBytes) + streamOverhead
+	s.estimate = s.plan.decodingBytes(&s.opts) + streamOverhead
 	if s.sorted == nil {
 		return nil
 	}
@@ -326,7 +326,7 @@ func (s *Stream) wrap(err error) error { return s.plan.block.wrap(err) }
 // of them have one segment.
 func (s *Stream) dropBuffers(last *Segment) error {
 	// The estimate includes Plan.StreamBytes less Plan.PassingBytes for the segment.
-	keeps := max(last.Bytes()-s.plan.decodingBytes(s.opts.RunBytes)/2, 0)
+	keeps := max(last.Bytes()-s.plan.decodingBytes(&s.opts)/2, 0)
 	if more := keeps - s.reserved; more > seriesOverhead {
 		if err := s.opts.Reserver.Reserve(more); err != nil {
 			return s.wrap(fmt.Errorf("%d bytes of labels: %w", keeps, err))

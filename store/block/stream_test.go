@@ -495,7 +495,7 @@ func TestRunsAreBoundedByTheirPages(t *testing.T) {
 	p := planStream(t, b, ms, false)
 	defer p.Close()
 	pages.fetched.Store(0)
-	estimate := p.StreamBytes(runBytes)
+	estimate := p.StreamBytes(StreamOptions{RunBytes: runBytes})
 	got, _ := readStream(
 		t, p.Stream(context.Background(), StreamOptions{MaxTime: 1, RunBytes: runBytes}),
 	)
@@ -518,7 +518,7 @@ func TestRunsAreBoundedByTheirPages(t *testing.T) {
 		t, b, []*labels.Matcher{labels.MustNewMatcher(labels.MatchEqual, "a", "000777")}, false,
 	)
 	defer small.Close()
-	if n := small.StreamBytes(1 << 20); n > 32<<10 {
+	if n := small.StreamBytes(StreamOptions{RunBytes: 1 << 20}); n > 32<<10 {
 		t.Errorf("one series is estimated to take %d bytes", n)
 	}
 }
@@ -526,7 +526,8 @@ func TestRunsAreBoundedByTheirPages(t *testing.T) {
 // TestWhatStreamsOfOneSeriesHold measures streams after their only segment, as most streams of a
 // request are. They hold what is estimated, within a factor of three.
 func TestWhatStreamsOfOneSeriesHold(t *testing.T) {
-	const runBytes, n = 1 << 20, 500
+	const n = 500
+	opts := StreamOptions{MaxTime: 1, RunBytes: 1 << 20}
 	b, _ := openStreamBlock(
 		t, writeStreamIndex(t, wideSeries(20_000)), 8<<10, catalog.Block{NumSeries: 20_000},
 	)
@@ -538,7 +539,7 @@ func TestWhatStreamsOfOneSeriesHold(t *testing.T) {
 	var streams []SeriesStream
 	before := liveHeap()
 	for range n {
-		s := p.Stream(context.Background(), StreamOptions{MaxTime: 1, RunBytes: runBytes})
+		s := p.Stream(context.Background(), opts)
 		seg, err := s.Next()
 		if err != nil {
 			t.Fatal(err)
@@ -546,10 +547,10 @@ func TestWhatStreamsOfOneSeriesHold(t *testing.T) {
 		segments, streams = append(segments, seg), append(streams, s)
 	}
 	took := (int64(liveHeap()) - int64(before)) / n
-	estimate := p.StreamBytes(runBytes) - p.PassingBytes(runBytes)
+	estimate := p.StreamBytes(opts) - p.PassingBytes(opts)
 	t.Logf(
 		"a stream holds %d bytes, estimated %d, and %d until its first segment is there", took,
-		estimate, p.PassingBytes(runBytes),
+		estimate, p.PassingBytes(opts),
 	)
 	if took > estimate || took < estimate/3 {
 		t.Errorf("a stream holds %d bytes, estimated %d", took, estimate)
