@@ -21,9 +21,9 @@ type Options struct {
 	// Remote is a tier below memory, or the only tier: a *memcached.Client. The caller closes it
 	// after the cache. Default nil: pages are kept in memory only.
 	Remote bytecache.Remote
-	// Disk keeps pages on a local disk, between memory and Remote. New's cache closes it. Its pages
-	// have the size of Pages. Default nil: none.
-	Disk bytecache.Disk
+	// Disk opens what keeps pages of the given size on a local disk, between memory and Remote, or
+	// returns nil for none. New's cache closes it. Default nil: none.
+	Disk func(pageBytes int64) bytecache.Disk
 	// Pages configures the page reader. New sets its Kind.
 	Pages pagecache.Options
 }
@@ -39,13 +39,17 @@ func New(bkt pagecache.Bucket, o Options) *Cache {
 	if o.MaxBytes == 0 {
 		o.MaxBytes = DefaultMaxBytes
 	}
+	var disk bytecache.Disk
+	if o.Disk != nil {
+		disk = o.Disk(o.Pages.PageBytes())
+	}
 	c := &Cache{store: bytecache.Open(bytecache.Options{
 		MaxBytes:           o.MaxBytes,
 		MaxValueBytes:      o.Pages.PageBytes(),
 		ExpectedValueBytes: o.Pages.PageBytes(),
 		Name:               kind,
 		Registerer:         o.Pages.Registerer,
-	}, o.Disk, o.Remote)}
+	}, disk, o.Remote)}
 	o.Pages.Kind = kind
 	c.Reader = pagecache.New(bkt, c.store, o.Pages)
 	return c

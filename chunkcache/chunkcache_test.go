@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"larder/internal/bytecache"
 	"larder/internal/faultstore"
 	"larder/internal/pagecache"
 
@@ -23,6 +24,26 @@ func bucket(names ...string) *faultstore.Bucket {
 		objects[name] = []byte(strings.Repeat(name, 4<<20/len(name)+1)[:4<<20])
 	}
 	return faultstore.Wrap(faultstore.InMemory(objects), nil)
+}
+
+// TestDiskHasThePagesOfTheReader checks that a cache opens its disk for pages of its own size, the
+// default included. A disk for smaller pages would refuse all of them.
+func TestDiskHasThePagesOfTheReader(t *testing.T) {
+	f := func(pageSize int, want int64) {
+		t.Helper()
+		var got int64
+		c := New(bucket(), Options{
+			Pages: pagecache.Options{PageSize: pageSize},
+			Disk:  func(pageBytes int64) bytecache.Disk { got = pageBytes; return nil },
+		})
+		defer c.Close()
+		if got != want || int64(c.PageSize()) != want {
+			t.Errorf("%d bytes a page on the disk, %d in memory, want %d", got, c.PageSize(), want)
+		}
+	}
+	f(0, 8<<10)
+	f(64<<10, 64<<10)
+	f(5000, 8<<10)
 }
 
 func TestChunkFilesAreKept(t *testing.T) {

@@ -46,9 +46,9 @@ type Options struct {
 	// Remote keeps pages and expanded postings outside of the process, in addition to memory:
 	// *memcached.Client. The caller closes it after the cache. nil: they are kept in memory only.
 	Remote bytecache.Remote
-	// Disk keeps pages on a local disk, between memory and Remote. New's cache closes it. Its pages
-	// have the size of Pages. nil: none.
-	Disk bytecache.Disk
+	// Disk opens what keeps pages of the given size on a local disk, between memory and Remote, or
+	// returns nil for none. New's cache closes it. nil: none.
+	Disk func(pageBytes int64) bytecache.Disk
 	// Pages says how indexes are read. New sets its Kind. Its PageSize is DefaultPageSize unless
 	// given.
 	Pages pagecache.Options
@@ -75,13 +75,17 @@ func New(bkt pagecache.Bucket, o Options) *Cache {
 	if o.NoPages {
 		o.MaxBytes, remote = -1, nil
 	}
+	var disk bytecache.Disk
+	if o.Disk != nil {
+		disk = o.Disk(o.Pages.PageBytes())
+	}
 	c := &Cache{store: bytecache.Open(bytecache.Options{
 		MaxBytes:           o.MaxBytes,
 		MaxValueBytes:      o.Pages.PageBytes(),
 		ExpectedValueBytes: o.Pages.PageBytes(),
 		Name:               kind,
 		Registerer:         o.Pages.Registerer,
-	}, o.Disk, remote)}
+	}, disk, remote)}
 	if o.PostingsBytes == 0 {
 		o.PostingsBytes = DefaultPostingsBytes
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/thanos-io/objstore"
 	"go.uber.org/goleak"
 
+	"larder/internal/bytecache"
 	"larder/internal/faultstore"
 	"larder/internal/pagecache"
 )
@@ -26,6 +27,26 @@ func indexes(data []byte, blocks ...ulid.ULID) *faultstore.Bucket {
 		objects[id.String()+"/index"] = data
 	}
 	return faultstore.Wrap(faultstore.InMemory(objects), nil)
+}
+
+// TestDiskHasThePagesOfTheReader checks that a cache opens its disk for pages of its own size, the
+// default included. A disk for smaller pages would refuse all of them.
+func TestDiskHasThePagesOfTheReader(t *testing.T) {
+	f := func(pageSize int, want int64) {
+		t.Helper()
+		var got int64
+		c := New(indexes(nil), Options{
+			Pages: pagecache.Options{PageSize: pageSize},
+			Disk:  func(pageBytes int64) bytecache.Disk { got = pageBytes; return nil },
+		})
+		defer c.Close()
+		if got != want || int64(c.PageSize()) != want {
+			t.Errorf("%d bytes a page on the disk, %d in memory, want %d", got, c.PageSize(), want)
+		}
+	}
+	f(0, DefaultPageSize)
+	f(64<<10, 64<<10)
+	f(5000, 8<<10)
 }
 
 func TestIndexIsKept(t *testing.T) {

@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -148,14 +147,14 @@ func startGateway(t testing.TB, bucketDir string, opts gatewayOptions) *gateway 
 		g.dir = t.TempDir()
 	}
 	opts.pages.PageSize = opts.pageSize
-	var indexDisk, chunkDisk bytecache.Disk
+	var indexDisk, chunkDisk func(pageBytes int64) bytecache.Disk
 	if opts.disk != nil {
-		indexDisk = opts.disk.Open(diskcache.Options{
-			Kind: "index", PageBytes: int64(cmp.Or(opts.pageSize, indexcache.DefaultPageSize)),
-		})
-		chunkDisk = opts.disk.Open(diskcache.Options{
-			Kind: "chunks", PageBytes: opts.pages.PageBytes(), SecondUse: true,
-		})
+		indexDisk = func(n int64) bytecache.Disk {
+			return opts.disk.Open(diskcache.Options{Kind: "index", PageBytes: n})
+		}
+		chunkDisk = func(n int64) bytecache.Disk {
+			return opts.disk.Open(diskcache.Options{Kind: "chunks", PageBytes: n, SecondUse: true})
+		}
 	}
 	g.Gateway, err = inprocess.New(inprocess.Options{
 		Bucket: g.bucket, Dir: g.dir, Registerer: g.reg, Headers: opts.headers,

@@ -26,6 +26,7 @@ import (
 	"larder/chunkcache"
 	"larder/indexcache"
 	"larder/internal/bucket/retry"
+	"larder/internal/bytecache"
 	"larder/internal/diskcache"
 	"larder/internal/intake"
 	"larder/internal/localfs"
@@ -54,8 +55,8 @@ type Options struct {
 	// LabelAnswerBytes bounds the label answers; default a sixteenth of Index.MaxBytes, negative:
 	// none.
 	LabelAnswerBytes int64
-	// Prefetch, if set, may change the options of what reads indexes into Index.Disk, a
-	// *diskcache.Cache, in the background. Default: indexes are read when requests need them.
+	// Prefetch, if set, may change the options of what reads indexes into the *diskcache.Cache that
+	// Index.Disk opens, in the background. Default: indexes are read when requests need them.
 	Prefetch func(*prefetch.Options)
 	// Headers, Catalog and Server, if set, change the options of these parts.
 	Headers func(*indexheader.Options)
@@ -106,6 +107,13 @@ func (g *Gateway) assemble(opts *Options) (err error) {
 		return err
 	}
 	g.undo = append(g.undo, g.Headers.Close)
+	var indexDisk *diskcache.Cache
+	if open := opts.Index.Disk; opts.Prefetch != nil {
+		opts.Index.Disk = func(pageBytes int64) bytecache.Disk {
+			indexDisk = open(pageBytes).(*diskcache.Cache)
+			return indexDisk
+		}
+	}
 	index := indexcache.New(opts.Bucket, opts.Index)
 	g.Index = index
 	g.undo = append(g.undo, index.Close)
@@ -173,15 +181,17 @@ func (g *Gateway) assemble(opts *Options) (err error) {
 	}
 	g.Server = store.New(server)
 	if opts.Prefetch != nil {
-		g.prefetch(opts, index, recorder)
+		g.prefetch(opts, index, indexDisk, recorder)
 	}
 	return nil
 }
 
 // prefetch starts to read indexes into the disk cache.
-func (g *Gateway) prefetch(opts *Options, index *indexcache.Cache, recorder *warm.Recorder) {
+func (g *Gateway) prefetch(
+	opts *Options, index *indexcache.Cache, disk *diskcache.Cache, recorder *warm.Recorder,
+) {
 	o := prefetch.Options{
-		Pages: index, Disk: opts.Index.Disk.(*diskcache.Cache), Headers: g.Headers,
+		Pages: index, Disk: disk, Headers: g.Headers,
 		Busy: g.Server.Busy, Dir: localfs.At(opts.Dir), Registerer: opts.Registerer,
 	}
 	if recorder != nil {

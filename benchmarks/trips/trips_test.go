@@ -25,6 +25,7 @@ import (
 	"larder/indexcache"
 	"larder/internal/bucket/cost"
 	"larder/internal/bucket/slots"
+	"larder/internal/bytecache"
 	"larder/internal/diskcache"
 	"larder/internal/extent"
 	"larder/internal/localfs"
@@ -199,9 +200,11 @@ func (p place) prefetch(t *testing.T, o *inprocess.Options) {
 		Dir: localfs.At(p.dir, "disk"), Timeout: time.Hour,
 	})
 	t.Cleanup(disk.Close)
-	o.Index.Disk = disk.Open(diskcache.Options{
-		Kind: "index", MaxBytes: 1 << 30, PageBytes: indexcache.DefaultPageSize,
-	})
+	o.Index.Disk = func(pageBytes int64) bytecache.Disk {
+		return disk.Open(diskcache.Options{
+			Kind: "index", MaxBytes: 1 << 30, PageBytes: pageBytes,
+		})
+	}
 	o.Prefetch = func(o *prefetch.Options) { o.MaxBytes = 1 << 30 }
 	o.Registerer = prometheus.NewRegistry()
 }

@@ -102,8 +102,8 @@ func (b *backend) firstByte() (p95 time.Duration) {
 	return p95
 }
 
-// diskCache returns the cache of a kind on the disk, nil for none.
-func (b *backend) diskCache(k config.Kind, name string) bytecache.Disk {
+// diskCache returns a function that opens the cache of a kind on the disk, nil for none.
+func (b *backend) diskCache(k config.Kind, name string) func(pageBytes int64) bytecache.Disk {
 	if b.disk == nil || b.conf.caches.Uncached[k] {
 		return nil
 	}
@@ -116,12 +116,15 @@ func (b *backend) diskCache(k config.Kind, name string) bytecache.Disk {
 			}
 		}
 	}
-	c := b.disk.Open(o)
-	b.diskLoaded = append(b.diskLoaded, c.Loaded())
-	if k == config.IndexPages {
-		b.indexDisk = c
+	return func(pageBytes int64) bytecache.Disk {
+		o.PageBytes = pageBytes
+		c := b.disk.Open(o)
+		b.diskLoaded = append(b.diskLoaded, c.Loaded())
+		if k == config.IndexPages {
+			b.indexDisk = c
+		}
+		return c
 	}
-	return c
 }
 
 // prefetches reports whether indexes are read before queries need them.

@@ -140,16 +140,20 @@ func (p place) start(t *testing.T, o options, f func(t *testing.T, e *env)) {
 		e.disk = diskcache.OpenDisk(do)
 		defer e.disk.Close()
 		io := diskcache.Options{
-			Kind: "index", MaxBytes: 1 << 30, PageBytes: indexcache.DefaultPageSize,
+			Kind: "index", MaxBytes: 1 << 30,
 			Evicted: func(objects []bytecache.ID) { e.Prefetch.Evicted(objects) },
 		}
 		if o.index != nil {
 			o.index(&io)
 		}
-		e.index = e.disk.Open(io)
+		openIndex := func(pageBytes int64) bytecache.Disk {
+			io.PageBytes = pageBytes
+			e.index = e.disk.Open(io)
+			return e.index
+		}
 		e.Gateway, err = inprocess.New(inprocess.Options{
 			Bucket: e.bucket, Dir: p.data, Registerer: e.reg,
-			Index:          indexcache.Options{MaxBytes: -1, Disk: e.index, Pages: o.pages},
+			Index:          indexcache.Options{MaxBytes: -1, Disk: openIndex, Pages: o.pages},
 			Chunks:         chunkcache.Options{Pages: o.pages},
 			SeriesSetBytes: -1, LabelAnswerBytes: -1,
 			Prefetch: func(po *prefetch.Options) {
