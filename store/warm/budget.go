@@ -12,8 +12,12 @@ import (
 var errSpent = errors.New("byte limit of the replay")
 
 // budget is the number of index bytes that one replay may still read, from the caches or the
-// bucket. It bounds the reads of the bucket, the evictions from the caches, and the work.
+// bucket. It bounds the reads of the bucket, the evictions from the caches, and the work. Bytes in
+// memory cost only work: memoryShare of them count as one.
 type budget struct{ left atomic.Int64 }
+
+// memoryShare is about how much longer it takes to get bytes into memory than to decode them there.
+const memoryShare = 8
 
 func newBudget(bytes int64) *budget {
 	b := &budget{}
@@ -48,8 +52,11 @@ func (b *budget) attempt() *attempt {
 // again. Otherwise they stay spent, so that the sets after the limit do not read as much again.
 func (a *attempt) end(yielded bool) (fetched int64) {
 	fetched = a.acct.FetchedBytes.Load()
+	spent, hits := a.spent.Load(), a.acct.HitBytes.Load()
 	if yielded {
-		a.budget.left.Add(max(a.spent.Load()-fetched, 0))
+		a.budget.left.Add(max(spent-fetched, 0))
+	} else {
+		a.budget.left.Add(max(min(hits, spent-fetched), 0) / memoryShare * (memoryShare - 1))
 	}
 	return fetched
 }

@@ -36,6 +36,7 @@ type fakeStore struct {
 	warmed []string
 	bytes  int64 // that each set takes
 	kept   bool  // they are in a cache
+	memory bool  // they are in memory
 	pages  []string
 	hold   func(ctx context.Context, what string) (finished bool, err error)
 }
@@ -61,6 +62,9 @@ func (s *fakeStore) Warm(
 	acct.FetchedBytes.Add(fetched)
 	if err := acct.Spend(s.bytes, fetched); err != nil {
 		return false, err
+	}
+	if s.memory {
+		acct.HitBytes.Add(s.bytes)
 	}
 	if s.hold != nil {
 		if finished, err := s.hold(ctx, what); !finished || err != nil {
@@ -248,6 +252,20 @@ func TestAReplayIsBounded(t *testing.T) {
 		if got := len(b.store.done()); got != 3 || b.store.begun > 3+workers ||
 			!strings.Contains(b.log.String(), `ended="byte limit"`) {
 			t.Errorf("replayed %d sets of 300 bytes within 1000, started %d:\n%s", got, b.store.begun, b.log)
+		}
+
+		// An eighth of the bytes in memory counts: 1000 bytes are left, 912, and so on.
+		b = restart(t, 50, Options{MaxBytes: 1000})
+		b.store.bytes, b.store.kept, b.store.memory = 100, true, true
+		b.replaySnapshot(t.Context())
+		if got := len(b.store.done()); got < 50 {
+			t.Errorf("replayed %d sets of 100 bytes in memory within 1000", got)
+		}
+		b = restart(t, 200, Options{MaxBytes: 1000})
+		b.store.bytes, b.store.kept, b.store.memory = 100, true, true
+		b.replaySnapshot(t.Context())
+		if got := len(b.store.done()); got > 100 {
+			t.Errorf("replayed %d sets of 100 bytes in memory within 1000", got)
 		}
 
 		// While requests wait for long, attempts become rare.
