@@ -160,12 +160,11 @@ func (s *Server) warm(
 }
 
 // WarmPages reads pages of a file of a block into the caches. File 0 is its index, the others are
-// its chunk files. asked says that several requests have used the pages, in another process. It
-// reserves the bytes of the spans as Warm does, and finished means the same. The caller passes few
-// bytes at a time.
+// its chunk files. It reserves the bytes of the spans as Warm does, and finished means the same.
+// The caller passes few bytes at a time.
 func (s *Server) WarmPages(
-	ctx context.Context, meta *catalog.Block, file int, spans []pagecache.Span, asked bool,
-	acct *pagecache.Account,
+	ctx context.Context, meta *catalog.Block, file int, spans []pagecache.Span,
+	how pagecache.Warming, acct *pagecache.Account,
 ) (finished bool, err error) {
 	if s.Busy() {
 		return false, nil
@@ -184,7 +183,7 @@ func (s *Server) WarmPages(
 	}
 	defer turn.Close()
 	err = contained(func() error {
-		return s.block(meta).WarmPages(slots.Background(ctx), file, spans, asked, acct)
+		return s.block(meta).WarmPages(slots.Background(ctx), file, spans, how, acct)
 	})()
 	return err == nil, err
 }

@@ -151,7 +151,7 @@ func TestWarmedPagesAreNotReadAgain(t *testing.T) {
 		off := p.Page * int64(former.Index.PageSize())
 		span := pagecache.Span{Off: off, End: off + int64(former.Index.PageSize())}
 		finished, err := heir.Server.WarmPages(t.Context(), heir.Catalog.View().Blocks[0], p.File,
-			[]pagecache.Span{span}, true, &pagecache.Account{})
+			[]pagecache.Span{span}, pagecache.Warming{Asked: true}, &pagecache.Account{})
 		if !finished || err != nil {
 			t.Fatal(finished, err)
 		}
@@ -177,11 +177,11 @@ func TestWarmedPagesAreNotReadAgain(t *testing.T) {
 	// A page that is not in the file is not read, and a file that does not exist fails.
 	meta := heir.Catalog.View().Blocks[0]
 	beyond := []pagecache.Span{{Off: 1 << 40, End: 1<<40 + 100}}
-	if finished, err := heir.Server.WarmPages(t.Context(), meta, 1, beyond, false,
+	if finished, err := heir.Server.WarmPages(t.Context(), meta, 1, beyond, pagecache.Warming{},
 		&pagecache.Account{}); !finished || err != nil {
 		t.Errorf("beyond the end: %t %v", finished, err)
 	}
-	if finished, err := heir.Server.WarmPages(t.Context(), meta, 99, beyond, false,
+	if finished, err := heir.Server.WarmPages(t.Context(), meta, 99, beyond, pagecache.Warming{},
 		&pagecache.Account{}); finished || err == nil {
 		t.Errorf("file 99: %t %v", finished, err)
 	}

@@ -27,8 +27,9 @@ func (c *warmConfig) flags(f flagger) {
 			"0 = do not warm caches.")
 	flag(f, "warm.max-bytes", "128MB", &c.maxBytes, config.ParseSize,
 		"Maximum index bytes read during cache warming, "+
-			"and never more than half of the memory for index pages. A hand-over between shards "+
-			"reads as many bytes of hot pages besides. 0 = do not warm caches.")
+			"and never more than half of the memory for index pages. Bytes in memory count an "+
+			"eighth. A hand-over between shards, and a restart with a disk cache, read as many "+
+			"bytes of hot pages besides. 0 = do not warm caches.")
 	flag(f, "warm.wait", "2s", &c.wait, goDuration,
 		"Maximum time for which a process that warms its caches after a start is not ready. "+
 			"A process without a record of earlier requests does not wait. 0 = do not wait.")
@@ -46,7 +47,8 @@ func (b *backend) openWarmer(
 	}
 	b.warmer = warm.New(warm.Options{
 		Recorder: rec, Store: b.server, Headers: b.headers, Index: index, Chunks: chunks,
-		Dir: dir, LockDir: lockDir, MaxTime: conf.maxTime, MaxBytes: conf.maxBytes,
+		HasDisk: b.disk != nil, Dir: dir, LockDir: lockDir,
+		MaxTime: conf.maxTime, MaxBytes: conf.maxBytes,
 		Logger: b.logger, Registerer: reg,
 	})
 	b.heat.Store(b.warmer)

@@ -69,6 +69,49 @@ func (p *process) stop() {
 	}
 }
 
+// TestARestartWithADiskIsWarm: with a disk cache, a process that is started on the data directory
+// of another one answers what that one was asked from memory, chunks included. It has read
+// them from the disk before it is ready, and nothing from the bucket.
+func TestARestartWithADiskIsWarm(t *testing.T) {
+	bucket, data := folder(wideBucket(t)), t.TempDir()
+	start := func() *process {
+		t.Helper()
+		p := startProcess(t, bucket, "--data-dir="+data, "--drain-delay=0s",
+			"--disk-cache-size=100MB", "--warm.wait=1m")
+		p.await("readiness changed.*ready=true")
+		return p
+	}
+	first := start()
+	want := 0
+	for range 3 { // the second use keeps chunks on the disk
+		want = first.dashboard()
+	}
+	first.stop()
+
+	p := start()
+	if seen := strings.Join(p.seen, "\n"); !strings.Contains(seen, "hot pages\" after=restart") {
+		t.Error("the process is ready before it has read hot pages")
+	}
+	hits := func(tier string) int {
+		return p.counter(`larder_pages_hits_total{kind="chunks",tier="` + tier + `"}`)
+	}
+	disk, memory := hits("disk"), hits("memory")
+	if disk == 0 {
+		t.Error("no chunks were read from the disk")
+	}
+	if got := p.dashboard(); got != want {
+		t.Errorf("got %d series, want %d", got, want)
+	}
+	if hits("disk") != disk || hits("memory") == memory {
+		t.Errorf("the disk had %d pages of chunks, memory %d", hits("disk")-disk,
+			hits("memory")-memory)
+	}
+	if n := p.counter(`larder_bucket_reads_total{kind="chunks"}`); n != 0 {
+		t.Errorf("%d reads of chunks of the bucket", n)
+	}
+	p.stop()
+}
+
 // TestARestartIsWarm: a process that is started on the data directory of another answers what that
 // one was asked without reading an index.
 func TestARestartIsWarm(t *testing.T) {

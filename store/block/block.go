@@ -39,10 +39,9 @@ type Pages interface {
 	) (*pagecache.Pages, error)
 	// Estimate says what Fetch would read, and reads nothing.
 	Estimate(obj pagecache.Object, spans []pagecache.Span) (pagecache.Estimate, error)
-	// Warm reads pages into the cache, and keeps them as if several requests had used them if asked
-	// is true.
+	// Warm reads pages into the cache before a request needs them.
 	Warm(
-		ctx context.Context, obj pagecache.Object, spans []pagecache.Span, asked bool,
+		ctx context.Context, obj pagecache.Object, spans []pagecache.Span, how pagecache.Warming,
 		acct *pagecache.Account,
 	) error
 }

@@ -8,9 +8,10 @@ import (
 
 // WarmPages reads pages of a file of the block into the cache. File 0 is the index, the others are
 // the chunk files, counted from 1. Spans are sorted; what lies behind the end of the file is left
-// out. asked: see Pages.
+// out.
 func (b *Block) WarmPages(
-	ctx context.Context, file int, spans []pagecache.Span, asked bool, acct *pagecache.Account,
+	ctx context.Context, file int, spans []pagecache.Span, how pagecache.Warming,
+	acct *pagecache.Account,
 ) error {
 	var pages Pages = b.deps.Chunks
 	var obj pagecache.Object
@@ -35,7 +36,7 @@ func (b *Block) WarmPages(
 			within = append(within, s)
 		}
 	}
-	if err := pages.Warm(ctx, obj, within, asked, acct); err != nil {
+	if err := pages.Warm(ctx, obj, within, how, acct); err != nil {
 		return b.wrap(err)
 	}
 	return nil

@@ -6,7 +6,8 @@
 // the sets of the blocks that it replaces, before these leave. A block that another shard has
 // served is warmed with the sets that the shard recorded, and with the pages that it has in memory
 // (Heat, TakeOver). A replay reads postings and series like a request without chunks, so it fills
-// every cache on that path.
+// every cache on that path. If a disk below the memory of the caches outlives the process, a start
+// also reads the pages from it that memory had before, chunk pages included.
 //
 // # Bounds
 //
@@ -16,11 +17,13 @@
 // be replaced, or handed over, wait for a replay, and at most for its time limit. Hot pages have a
 // byte limit of their own and share the time limit.
 //
-// # File on disk
+// # Files on disk
 //
 // The content of a Recorder is one file, snapshotName, in the format of package sealed, with at
 // most some 3 MB. It is replaced in one step. A file that does not verify or has another version is
 // logged and ignored. The file stays after it was read, so that two restarts in a row lose nothing.
+// A second file, pagesName, has the addresses of the pages in memory, at most 4 MiB of them. It is
+// not replaced before its pages have been read.
 //
 // # Ownership and locks
 //

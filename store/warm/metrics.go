@@ -39,9 +39,9 @@ func newMetrics(r *Recorder, reg prometheus.Registerer) *metrics {
 		}, []string{"after"}),
 		pageReads: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_warm_hot_page_reads_total",
-			Help: "Total number of reads of pages that the former owner of a block listed as " +
-				"hot, of up to 256 KiB each, by outcome: read, skipped (failed, or the time or " +
-				"byte limit was reached).",
+			Help: "Total number of reads of pages that were in the memory of the former owner of " +
+				"a block, or of this process before a restart, of up to 256 KiB each, by " +
+				"outcome: read, skipped (failed, or the time or byte limit was reached).",
 		}, []string{"outcome"}),
 		failures: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_warm_snapshot_failures_total",

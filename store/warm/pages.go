@@ -65,9 +65,7 @@ func (w *Warmer) Heat(blocks []ulid.ULID) []byte {
 	}
 	sets, _ := w.opts.Recorder.encode(func(id ulid.ULID) bool { return want[id] })
 	p := append(binary.AppendUvarint(nil, uint64(len(sets))), sets...)
-	w.mu.Lock()
-	view := w.view
-	w.mu.Unlock()
+	view := w.known()
 	if view == nil {
 		return p
 	}
@@ -78,6 +76,15 @@ func (w *Warmer) Heat(blocks []ulid.ULID) []byte {
 		}
 	}
 	return append(p, encodePages(residents(byNumber, w.opts.Index, w.opts.Chunks))...)
+}
+
+// heatOf returns the addresses of the pages in memory of all blocks of a view, encoded as in Heat.
+func (w *Warmer) heatOf(view *catalog.View) []byte {
+	byNumber := make(map[uint32]ulid.ULID, len(view.Blocks))
+	for _, b := range view.Blocks {
+		byNumber[b.Number] = b.ID
+	}
+	return encodePages(residents(byNumber, w.opts.Index, w.opts.Chunks))
 }
 
 // pageSet are the pages of a file of a block that are in memory.
@@ -175,20 +182,29 @@ func decodeHeat(payload []byte) (sets snapshot, pages []filePages, ok bool) {
 	if sets, ok = decode(d.bytes()); !ok || d.bad {
 		return snapshot{}, nil, false
 	}
+	if pages, ok = decodePages(d.data); !ok {
+		return snapshot{}, nil, false
+	}
+	return sets, pages, true
+}
+
+// decodePages decodes what encodePages returned. ok is false for another payload.
+func decodePages(payload []byte) (pages []filePages, ok bool) {
+	d := decoder{data: payload}
 	left := uint64(maxHeatPages)
 	for len(d.data) > 0 && !d.bad {
 		var f filePages
 		copy(f.id[:], d.next(uint64(len(f.id))))
 		flags, size, runs := d.uvarint(), d.uvarint(), d.uvarint()
 		if flags>>1 >= 1<<14 || size == 0 || size > 1<<20 {
-			return snapshot{}, nil, false
+			return nil, false
 		}
 		f.file, f.asked = int(flags>>1), flags&1 != 0
 		at := uint64(0)
 		for range runs {
 			gap, n := d.uvarint(), d.uvarint()
 			if d.bad || n == 0 || n > left || gap > maxPageNumber || at+gap+n > maxPageNumber {
-				return snapshot{}, nil, false
+				return nil, false
 			}
 			at += gap
 			f.spans = append(f.spans, pagecache.Span{
@@ -199,25 +215,29 @@ func decodeHeat(payload []byte) (sets snapshot, pages []filePages, ok bool) {
 		}
 		pages = append(pages, f)
 	}
-	return sets, pages, !d.bad
+	return pages, !d.bad
 }
 
 // pageReads is a part of the pages of a file, small enough for one read.
 type pageReads struct {
 	block *catalog.Block
 	file  int
-	asked bool
+	how   pagecache.Warming
 	spans []pagecache.Span
 }
 
-// readsOf divides the pages of blocks into reads, in their order.
-func readsOf(pages []filePages, blocks map[ulid.ULID]*catalog.Block) (reads []pageReads) {
+// readsOf divides the pages of blocks into reads, in their order. block returns nil for a block
+// whose pages are left out.
+func readsOf(
+	pages []filePages, block func(ulid.ULID) *catalog.Block, diskOnly bool,
+) (reads []pageReads) {
 	for _, f := range pages {
-		b := blocks[f.id]
+		b := block(f.id)
 		if b == nil {
 			continue
 		}
-		r := pageReads{block: b, file: f.file, asked: f.asked}
+		how := pagecache.Warming{Asked: f.asked, DiskOnly: diskOnly}
+		r := pageReads{block: b, file: f.file, how: how}
 		left := int64(readAtOnce)
 		for _, s := range f.spans {
 			for s.Off < s.End {
@@ -237,9 +257,12 @@ func readsOf(pages []filePages, blocks map[ulid.ULID]*catalog.Block) (reads []pa
 	return reads
 }
 
-// readPages reads pages that were hot where the blocks were served, until all are read, ctx ends or
-// b is spent.
-func (w *Warmer) readPages(ctx context.Context, reads []pageReads, b *budget) {
+// readPages reads pages that were hot where the blocks were served, or before the restart, until
+// all are read, ctx ends or b is spent.
+func (w *Warmer) readPages(ctx context.Context, purpose string, reads []pageReads, b *budget) {
+	if len(reads) == 0 {
+		return
+	}
 	start := time.Now()
 	var next, done, fetched atomic.Int64
 	var wg sync.WaitGroup
@@ -255,7 +278,7 @@ func (w *Warmer) readPages(ctx context.Context, reads []pageReads, b *budget) {
 					return w.patiently(ctx, r.block, b, &fetched,
 						func(now *catalog.Block, acct *pagecache.Account) (bool, error) {
 							return w.opts.Store.WarmPages(
-								ctx, now, r.file, r.spans, r.asked, acct,
+								ctx, now, r.file, r.spans, r.how, acct,
 							)
 						})
 				})
@@ -271,9 +294,9 @@ func (w *Warmer) readPages(ctx context.Context, reads []pageReads, b *budget) {
 	wg.Wait()
 	w.metrics.pageReads.WithLabelValues(pageRead).Add(float64(done.Load()))
 	w.metrics.pageReads.WithLabelValues(pageSkipped).Add(float64(len(reads)) - float64(done.Load()))
-	w.metrics.bytes.WithLabelValues(afterHandOver).Add(float64(fetched.Load()))
+	w.metrics.bytes.WithLabelValues(purpose).Add(float64(fetched.Load()))
 	took := time.Since(start)
-	w.metrics.seconds.WithLabelValues(afterHandOver).Add(took.Seconds())
-	w.log.Info("read hot pages", "after", afterHandOver, "reads", done.Load(), "of", len(reads),
+	w.metrics.seconds.WithLabelValues(purpose).Add(took.Seconds())
+	w.log.Info("read hot pages", "after", purpose, "reads", done.Load(), "of", len(reads),
 		"bytes", fetched.Load(), "took", took.Round(time.Millisecond))
 }

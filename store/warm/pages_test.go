@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"larder/internal/localfs"
 	"larder/internal/pagecache"
 	"larder/store/catalog"
 )
@@ -86,13 +88,75 @@ func TestHotPagesAreHandedOver(t *testing.T) {
 	})
 }
 
+// TestHotPagesSurviveARestart: with a disk, a process reads the pages that memory had when the
+// former one saved its snapshot, from the disk only, and before it counts as started. Without a
+// disk it neither saves nor reads them. A process that stops before it has read them leaves the
+// file as it is.
+func TestHotPagesSurviveARestart(t *testing.T) {
+	const p = 8 << 10
+	want := []string{
+		fmt.Sprintf("1/0 [{%d %d}] false disk", 6*p, 7*p),
+		fmt.Sprintf("1/1 [{%d %d}] true disk", 3*p, 5*p),
+	}
+	f := func(name string, disk, damaged bool, want []string) {
+		t.Helper()
+		synctest.Test(t, func(t *testing.T) {
+			dir := localfs.At(t.TempDir())
+			one, gone := blockOf(1), blockOf(2)
+			one.Number, gone.Number = 7, 8
+			run := func(served *catalog.View, held bool, index, chunks fakePages) *bed {
+				w := newBed(t, Options{
+					Dir: dir, HasDisk: disk, Index: index, Chunks: chunks, MaxTime: time.Minute,
+				})
+				if held {
+					w.store.hold = func(ctx context.Context, _ string) (bool, error) {
+						<-ctx.Done()
+						return false, ctx.Err()
+					}
+				}
+				w.ViewChanged(view(), served)
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan struct{})
+				go func() { w.Run(ctx); close(ended) }()
+				synctest.Wait()
+				ask(w.opts.Recorder, 2, "x", one)
+				cancel()
+				<-ended
+				return w
+			}
+			run(view(one, gone), false, fakePages{{Block: 7, Page: 6}}, fakePages{
+				{Block: 7, File: 1, Page: 4, Asked: true}, {Block: 8, File: 1, Page: 1},
+				{Block: 7, File: 1, Page: 3, Asked: true},
+			})
+			if damaged {
+				if err := writeHotPages(dir, []byte("x")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			run(view(one), true, nil, nil)
+			w := run(view(one), false, nil, nil)
+			slices.Sort(w.store.pages) // two reads run at the same time
+			if diff := cmp.Diff(want, w.store.pages); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", name, diff)
+			}
+			ignored := strings.Contains(w.log.String(), "ignoring the warm snapshot")
+			if ignored != damaged {
+				t.Errorf("%s: log:\n%s", name, w.log)
+			}
+		})
+	}
+	f("a disk", true, false, want)
+	f("a damaged file", true, true, nil)
+	f("no disk", false, false, nil)
+}
+
 // TestReadsOfPagesAreSmall: a long run of pages is divided.
 func TestReadsOfPagesAreSmall(t *testing.T) {
 	b := blockOf(1)
 	got := readsOf([]filePages{
 		{id: b.ID, file: 1, spans: []pagecache.Span{{Off: 0, End: 100}, {Off: 200, End: 600_000}}},
 		{id: blockOf(2).ID, file: 1, spans: []pagecache.Span{{Off: 0, End: 100}}},
-	}, map[ulid.ULID]*catalog.Block{b.ID: b})
+	}, view(b).ByID, false)
 	var spans [][]pagecache.Span
 	for _, r := range got {
 		spans = append(spans, r.spans)
@@ -206,7 +270,7 @@ func TestPagesThatCannotBeRead(t *testing.T) {
 		w := newBed(t, Options{})
 		w.ViewChanged(view(), view(b))
 		spans := []pagecache.Span{{Off: 0, End: 100}}
-		w.readPages(t.Context(), []pageReads{
+		w.readPages(t.Context(), afterHandOver, []pageReads{
 			{block: gone, file: 1, spans: spans}, {block: b, file: 1, spans: spans},
 		}, newBudget(1<<20))
 		if diff := cmp.Diff([]string{"1/1 [{0 100}] false"}, w.store.pages); diff != "" {
@@ -214,7 +278,8 @@ func TestPagesThatCannotBeRead(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(errors.New("away"))
-		w.readPages(ctx, []pageReads{{block: b, file: 1, spans: spans}}, newBudget(1<<20))
+		reads := []pageReads{{block: b, file: 1, spans: spans}}
+		w.readPages(ctx, afterHandOver, reads, newBudget(1<<20))
 		if len(w.store.pages) != 1 {
 			t.Error("read after the end")
 		}

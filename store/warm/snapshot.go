@@ -16,6 +16,7 @@ import (
 
 const (
 	snapshotName = "warm.snapshot"
+	pagesName    = "warm.pages"
 	// maxSnapshotBytes is more than twice the snapshot of a full Recorder: half of its marks, its
 	// texts, and 24 bytes per block.
 	maxSnapshotBytes = 8 << 20
@@ -26,6 +27,9 @@ const (
 // snapshotFormat is the format of the file. Its version changes with the layout. A file of another
 // version is ignored.
 func snapshotFormat() sealed.Format { return sealed.Format{Kind: "warm", Version: 2} }
+
+// pagesFormat is the format of the file of the addresses of hot pages.
+func pagesFormat() sealed.Format { return sealed.Format{Kind: "warm-pages", Version: 1} }
 
 var errPayload = errors.New("content is not valid for its version")
 
@@ -231,4 +235,25 @@ func readSnapshot(dir localfs.Dir) (snapshot, error) {
 // show what users query.
 func writeSnapshot(dir localfs.Dir, payload []byte) error {
 	return snapshotFormat().Write(dir, snapshotName, payload, true)
+}
+
+// readHotPages reads the file of hot pages in dir, fs.ErrNotExist if there is none.
+func readHotPages(dir localfs.Dir) ([]filePages, error) {
+	if err := sealed.RemoveTemps(dir, pagesName); err != nil {
+		return nil, err
+	}
+	payload, err := pagesFormat().Read(dir, pagesName, maxPagesBytes)
+	if err != nil {
+		return nil, err
+	}
+	pages, ok := decodePages(payload)
+	if !ok {
+		return nil, fmt.Errorf("%s: %w: %w", dir.Path(pagesName), sealed.ErrDamaged, errPayload)
+	}
+	return pages, nil
+}
+
+// writeHotPages replaces the file of hot pages in dir in one step.
+func writeHotPages(dir localfs.Dir, payload []byte) error {
+	return pagesFormat().Write(dir, pagesName, payload, true)
 }

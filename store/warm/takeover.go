@@ -80,7 +80,7 @@ func (w *Warmer) takeOver(
 	for _, set := range sets {
 		tasks = append(tasks, task{byID[set.block], set.key, set.score})
 	}
-	reads := readsOf(pages, byID)
+	reads := readsOf(pages, func(id ulid.ULID) *catalog.Block { return byID[id] }, false)
 	if len(tasks)+len(reads) == 0 {
 		return
 	}
@@ -102,5 +102,5 @@ func (w *Warmer) takeOver(
 	defer cancel()
 	o := w.replay(ctx, afterHandOver, tasks, newBudget(w.opts.MaxBytes))
 	w.report(afterHandOver, o, "blocks", len(blocks))
-	w.readPages(ctx, reads, newBudget(w.opts.MaxBytes))
+	w.readPages(ctx, afterHandOver, reads, newBudget(w.opts.MaxBytes))
 }

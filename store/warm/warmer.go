@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -43,11 +44,10 @@ type Store interface {
 		acct *pagecache.Account,
 	) (finished bool, err error)
 	// WarmPages reads pages of a file of a block: 0 is its index, the others are its chunk files.
-	// asked says that requests of the former owner have used them more than once. finished: see
-	// Warm.
+	// finished: see Warm.
 	WarmPages(
-		ctx context.Context, b *catalog.Block, file int, spans []pagecache.Span, asked bool,
-		acct *pagecache.Account,
+		ctx context.Context, b *catalog.Block, file int, spans []pagecache.Span,
+		how pagecache.Warming, acct *pagecache.Account,
 	) (finished bool, err error)
 	// Busy reports whether requests wait.
 	Busy() bool
@@ -69,6 +69,9 @@ type Options struct {
 	Headers  Headers
 	// Index and Chunks are the caches whose hot pages Heat lists. nil: none.
 	Index, Chunks Pages
+	// HasDisk means that a disk below the memory of Index and Chunks outlives the process. After a
+	// restart the pages that memory had are then read from it.
+	HasDisk bool
 	// Dir is the directory of the snapshot. Without one, nothing is saved and a start is cold.
 	Dir localfs.Dir
 	// LockDir is called before the snapshot is written. Its error counts as a failed write. nil: no
@@ -78,8 +81,8 @@ type Options struct {
 	// 2 minutes. A longer time warms more after a start, and keeps replaced blocks longer.
 	MaxTime time.Duration
 	// MaxBytes bounds the index bytes that a replay reads, and, apart from these, the bytes of the
-	// hot pages of a hand-over. Default 128 MiB. If it exceeds the cache of index pages, a replay
-	// evicts what it has just warmed.
+	// hot pages of a hand-over or a restart. Default 128 MiB. If it exceeds the cache of index
+	// pages, a replay evicts what it has just warmed.
 	MaxBytes int64
 	// SaveEvery is the interval of snapshots, which are written only after a change. Default 3
 	// minutes. A process that is killed loses the requests since the last one.
@@ -109,6 +112,11 @@ type Warmer struct {
 
 	// saved is the recorder's count of changes at the last snapshot. Only Run uses it.
 	saved uint64
+	// pages are those that memory had before the restart. Only Run uses them.
+	pages []filePages
+	// restored is true once the replay after a start has ended by itself. Until then memory lacks
+	// pages that the file of hot pages has, and the file is not replaced.
+	restored atomic.Bool
 }
 
 // successor is a block that is warmed before the blocks that it replaces leave.
@@ -155,14 +163,20 @@ func (w *Warmer) Close() {
 	w.wg.Wait()
 }
 
-// served returns the version of a block in the last view, nil if it is not there.
-func (w *Warmer) served(id ulid.ULID) *catalog.Block {
+// known returns the last view, nil before the first.
+func (w *Warmer) known() *catalog.View {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.view == nil {
+	return w.view
+}
+
+// served returns the version of a block in the last view, nil if it is not there.
+func (w *Warmer) served(id ulid.ULID) *catalog.Block {
+	view := w.known()
+	if view == nil {
 		return nil
 	}
-	return w.view.ByID(id)
+	return view.ByID(id)
 }
 
 // Started is closed when Run has replayed the snapshot of an earlier process, or found that there
@@ -179,6 +193,7 @@ func (w *Warmer) Run(ctx context.Context) {
 	replaying.Go(func() {
 		defer close(w.started)
 		w.contained(func() { w.replaySnapshot(ctx) })
+		w.restored.Store(ctx.Err() == nil)
 	})
 	defer replaying.Wait()
 	if w.opts.Dir.IsZero() {
@@ -209,23 +224,31 @@ func (w *Warmer) contained(f func()) {
 func (w *Warmer) load() {
 	saved, err := readSnapshot(w.opts.Dir)
 	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			w.metrics.failures.WithLabelValues("read").Inc()
-			if errors.Is(err, sealed.ErrDamaged) {
-				w.metrics.corruptions.Mended(telemetry.CorruptLocal, 1)
-			}
-			w.log.Warn("ignoring the warm snapshot", "err", err)
-		}
+		w.readFailed(err)
 		return
 	}
 	w.opts.Recorder.merge(saved)
+	if w.opts.HasDisk {
+		w.pages, err = readHotPages(w.opts.Dir)
+		w.readFailed(err)
+	}
+}
+
+// readFailed counts and logs that a file could not be read, unless it does not exist.
+func (w *Warmer) readFailed(err error) {
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	w.metrics.failures.WithLabelValues("read").Inc()
+	if errors.Is(err, sealed.ErrDamaged) {
+		w.metrics.corruptions.Mended(telemetry.CorruptLocal, 1)
+	}
+	w.log.Warn("ignoring the warm snapshot", "err", err)
 }
 
 // save writes a snapshot if the recorder has changed.
 func (w *Warmer) save() {
-	w.mu.Lock()
-	view := w.view
-	w.mu.Unlock()
+	view := w.known()
 	if view != nil && view.Ready && !view.FromDisk {
 		w.opts.Recorder.Forget(func(id ulid.ULID) bool { return view.ByID(id) != nil })
 	}
@@ -236,6 +259,9 @@ func (w *Warmer) save() {
 	err := w.opts.LockDir()
 	if err == nil {
 		err = writeSnapshot(w.opts.Dir, payload)
+	}
+	if err == nil && w.opts.HasDisk && view != nil && w.restored.Load() {
+		err = writeHotPages(w.opts.Dir, w.heatOf(view))
 	}
 	if err != nil {
 		w.metrics.failures.WithLabelValues("write").Inc()
@@ -249,9 +275,9 @@ func (w *Warmer) save() {
 
 // replaySnapshot warms the blocks of the view with their recorded sets.
 func (w *Warmer) replaySnapshot(ctx context.Context) {
-	w.mu.Lock()
-	view := w.view
-	w.mu.Unlock()
+	view := w.known()
+	pages := w.pages
+	w.pages = nil
 	sets, used := w.opts.Recorder.hot(func(ulid.ULID) bool { return true })
 	if view == nil || len(used) == 0 {
 		return
@@ -283,6 +309,7 @@ func (w *Warmer) replaySnapshot(ctx context.Context) {
 	o := w.replay(ctx, afterRestart, tasks, newBudget(w.opts.MaxBytes))
 	o.took = time.Since(start)
 	w.report(afterRestart, o, "headers", headers)
+	w.readPages(ctx, afterRestart, readsOf(pages, view.ByID, true), newBudget(w.opts.MaxBytes))
 }
 
 // tasksOf returns the tasks for sets on the blocks of a view. The sets of a block that a compaction

@@ -78,20 +78,26 @@ func (s *fakeStore) Warm(
 }
 
 func (s *fakeStore) WarmPages(
-	_ context.Context, b *catalog.Block, file int, spans []pagecache.Span, asked bool,
+	_ context.Context, b *catalog.Block, file int, spans []pagecache.Span, how pagecache.Warming,
 	acct *pagecache.Account,
 ) (bool, error) {
-	n := int64(0)
+	n, fetched := int64(0), int64(0)
 	for _, span := range spans {
 		n += span.End - span.Off
 	}
-	if err := acct.Spend(n, n); err != nil {
+	what := fmt.Sprintf("%d/%d %v %t", b.MaxTime, file, spans, how.Asked)
+	if how.DiskOnly {
+		what += " disk"
+	} else {
+		fetched = n
+	}
+	if err := acct.Spend(n, fetched); err != nil {
 		return false, err
 	}
-	acct.FetchedBytes.Add(n)
+	acct.FetchedBytes.Add(fetched)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pages = append(s.pages, fmt.Sprintf("%d/%d %v %t", b.MaxTime, file, spans, asked))
+	s.pages = append(s.pages, what)
 	return true, nil
 }
 
