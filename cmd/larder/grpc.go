@@ -32,8 +32,9 @@ import (
 )
 
 // Bounds of clients that are not flags. docs/security.md lists all bounds. The size of answers is
-// not bounded here.
+// bounded only by what gRPC can send.
 const (
+	maxAnswerBytes = math.MaxInt32
 	// maxRequestBytes bounds a message. It is enough for ten thousand matchers of 1,600 bytes, and
 	// small enough that a few hostile requests do not exhaust the memory.
 	maxRequestBytes = 16 << 20
@@ -188,7 +189,7 @@ func newRPCServer(
 	outcomes := requestlog.NewOutcomes(logs)
 	opts := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(storepb.Codec()),
-		grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.MaxSendMsgSize(maxAnswerBytes),
 		grpc.MaxRecvMsgSize(maxRequestBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.ConnectionTimeout(handshakeTimeout),
@@ -232,7 +233,9 @@ func newRPCServer(
 	srv := &rpcServer{
 		Server: grpc.NewServer(opts...), health: health.NewServer(), open: open, certs: certs,
 	}
-	api := intake.Registrar{Server: srv, Account: s.messages, Requests: open}
+	api := intake.Registrar{
+		Server: srv, Account: s.messages, MaxAnswerBytes: maxAnswerBytes, Requests: open,
+	}
 	storepb.RegisterStoreServer(api, s.store)
 	small := api
 	small.MaxMessageBytes = maxSmallMessage

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ import (
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 
+	"larder/internal/activity"
 	"larder/internal/intake"
 	"larder/internal/requestlog"
 	"larder/internal/telemetry"
@@ -65,6 +67,8 @@ type rpcFixture struct {
 	logger  *slog.Logger
 	served  chan error
 
+	activity *activity.Log
+
 	listener closingListener
 }
 
@@ -89,10 +93,11 @@ func startRPC(
 	f := &rpcFixture{
 		reg:    prometheus.NewRegistry(),
 		log:    &telemetrytest.Buffer{},
-		served: make(chan error, 1),
+		served: make(chan error, 1), activity: activity.New(),
 	}
 	f.logger = slog.New(slog.NewTextHandler(f.log, nil))
 	logs := (&requestLogConfig{}).options(f.logger)
+	logs.Undescribed = rejected(f.activity)
 	requests := requestlog.New(nil, logs)
 	var err error
 	s := services{store: store, info: store, messages: intake.NewAccount(0, f.reg)}
@@ -180,6 +185,46 @@ grpc_req_panics_recovered_total 2
 	}
 	if got := strings.Count(f.log.String(), "level=WARN"); got != 2 {
 		t.Errorf("got %d warnings, want 2:\n%s", got, f.log)
+	}
+}
+
+// TestMessagesThatAreRefusedAreListed sends requests that are too large for gRPC, which no handler
+// sees. They are among the recent failures, and are counted.
+func TestMessagesThatAreRefusedAreListed(t *testing.T) {
+	f := startRPC(t, grpcConfig{}, &fakeStore{}, noTracing(t), nil)
+	client := storepb.NewStoreClient(f.conn)
+	large := strings.Repeat("a", maxRequestBytes)
+	_, err := client.LabelValues(t.Context(), &storepb.LabelValuesRequest{Label: large})
+	if status.Code(err) != codes.ResourceExhausted {
+		t.Fatal(err)
+	}
+	stream, err := client.Series(t.Context(), &storepb.SeriesRequest{
+		Matchers: []*storepb.LabelMatcher{{Name: large}},
+	})
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	if status.Code(err) != codes.ResourceExhausted {
+		t.Fatal(err)
+	}
+	f.srv.stop(time.Minute, f.logger) // the stream's end is noted after the client has seen it
+	metrics := exposition(t, f.reg)
+	var methods []string
+	for _, e := range f.activity.Failures() {
+		methods = append(methods, e.Method)
+		if e.Code != "ResourceExhausted" || !strings.Contains(e.Err, "larger than max") ||
+			!strings.HasPrefix(e.Peer, "127.0.0.1:") {
+			t.Errorf("a failure is listed as %+v", e)
+		}
+		want := `grpc_server_handled_total{grpc_code="ResourceExhausted",grpc_method="` + e.Method +
+			`",grpc_service="thanos.Store",grpc_type="`
+		if !regexp.MustCompile(regexp.QuoteMeta(want) + `[a-z_]+"} 1`).MatchString(metrics) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+	slices.Sort(methods)
+	if !slices.Equal(methods, []string{"LabelValues", "Series"}) {
+		t.Errorf("the failures of %v are listed", methods)
 	}
 }
 

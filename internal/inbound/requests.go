@@ -390,16 +390,19 @@ func (r *Requests) begin(ctx context.Context, a *arrival) (end func(error)) {
 }
 
 // Began records that grpc has called the handler of a unary request, which happens before the
-// message is decoded. From here on, larder may reject the request. The caller must call failed if
-// the message did not arrive.
-func Began(ctx context.Context) (failed func()) {
+// message is decoded. From here on, larder may reject the request. The caller must call failed with
+// the code of the error if the message did not arrive or was not accepted.
+func Began(ctx context.Context) (failed func(codes.Code)) {
 	a, ok := ctx.Value(arrivalKey{}).(*arrival)
 	if !ok {
-		return func() {}
+		return func(codes.Code) {}
 	}
 	a.began.Store(true)
-	return func() {
-		if ctx.Err() == context.Canceled {
+	return func(code codes.Code) {
+		switch {
+		case code != codes.Canceled:
+			a.refused.Store(true)
+		case ctx.Err() == context.Canceled:
 			a.requests.drop(a)
 		}
 	}

@@ -32,6 +32,7 @@ type server struct {
 	account *intake.Account
 	held    chan int64    // as each handler begins
 	goOn    chan struct{} // closed: handlers return
+	names   []string      // the answer
 }
 
 func (s *server) handle() {
@@ -44,7 +45,7 @@ func (s *server) LabelNames(
 	*storepb.LabelNamesRequest,
 ) (*storepb.LabelNamesResponse, error) {
 	s.handle()
-	return &storepb.LabelNamesResponse{}, nil
+	return &storepb.LabelNamesResponse{Names: s.names}, nil
 }
 
 func (s *server) Series(
@@ -71,9 +72,9 @@ func (s *server) Watch(
 	return nil
 }
 
-const limit = 8 << 20
+const limit, maxAnswer = 8 << 20, 1 << 20
 
-func serve(t *testing.T) (*server, *grpc.ClientConn) {
+func serve(t *testing.T, opts ...grpc.ServerOption) (*server, *grpc.ClientConn) {
 	t.Helper()
 	s := &server{
 		account: intake.NewAccount(limit, nil),
@@ -85,8 +86,10 @@ func serve(t *testing.T) (*server, *grpc.ClientConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := grpc.NewServer(grpc.ForceServerCodecV2(storepb.Codec()), grpc.MaxRecvMsgSize(16<<20))
-	storepb.RegisterStoreServer(intake.Registrar{Server: srv, Account: s.account}, s)
+	srv := grpc.NewServer(append(opts,
+		grpc.ForceServerCodecV2(storepb.Codec()), grpc.MaxRecvMsgSize(16<<20))...)
+	storepb.RegisterStoreServer(
+		intake.Registrar{Server: srv, Account: s.account, MaxAnswerBytes: maxAnswer}, s)
 	healthpb.RegisterHealthServer(
 		intake.Registrar{Server: srv, Account: s.account, MaxMessageBytes: 4 << 10},
 		s,
@@ -198,6 +201,49 @@ func TestMessagesThatDoNotFit(t *testing.T) {
 			wg.Wait()
 		})
 	}
+}
+
+// TestInterceptorsSeeFailuresOfMessages checks that the interceptors of a unary request see that
+// its message was rejected, or that its answer was too large. The client gets the same error. The
+// handler does not run with a message that was rejected.
+func TestInterceptorsSeeFailuresOfMessages(t *testing.T) {
+	seen := make(chan error, 1)
+	s, conn := serve(t, grpc.UnaryInterceptor(func(
+		ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler,
+	) (any, error) {
+		resp, err := next(ctx, req)
+		seen <- err
+		return resp, err
+	}))
+	close(s.goOn)
+	f := func(name string, asked, answered int, want string) {
+		t.Helper()
+		s.names = []string{strings.Repeat("a", answered)}
+		_, err := storepb.NewStoreClient(conn).LabelNames(t.Context(), names(asked))
+		got := <-seen
+		if want == "" {
+			if err != nil || got != nil {
+				t.Errorf("%s: %v, the interceptor saw %v", name, err, got)
+			}
+			<-s.held
+			return
+		}
+		if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), want) ||
+			status.Code(got) != codes.ResourceExhausted ||
+			status.Convert(got).Message() != status.Convert(err).Message() {
+			t.Errorf("%s: %v, the interceptor saw %v, want %q", name, err, got, want)
+		}
+		if runs := len(s.held); runs != min(answered, 1) {
+			t.Errorf("%s: the handler ran %d times", name, runs)
+		} else if runs > 0 {
+			<-s.held
+		}
+	}
+	f("small messages", 10, 10, "")
+	f("a message larger than grpc allows", 16<<20, 0, "larger than max")
+	f("a message larger than the account", limit, 0, "--store.request-bytes")
+	f("a large answer", 10, maxAnswer-100, "")
+	f("an answer that is too large", 10, maxAnswer, "the answer has 1048580 bytes")
 }
 
 // TestServicesOfSmallMessages checks that these services reject large messages.

@@ -27,6 +27,9 @@ type Registrar struct {
 	// MaxMessageBytes bounds the decompressed size of a message of these services. With 0, only the
 	// bound of the server applies.
 	MaxMessageBytes int
+	// MaxAnswerBytes bounds the answer of a unary request, 0: only the bound of the server applies.
+	// With the bound of the server here, interceptors see that an answer exceeds it.
+	MaxAnswerBytes int64
 	// Requests records the end of requests; nil for none.
 	Requests *inbound.Requests
 	// Around, if not nil, runs the handler of each stream, with a context that may end it early.
@@ -52,19 +55,39 @@ func (r Registrar) unary(m grpc.MethodDesc) grpc.MethodHandler {
 	return func(
 		srv any, ctx context.Context, dec func(any) error, next grpc.UnaryServerInterceptor,
 	) (any, error) {
-		dropped := inbound.Began(ctx)
+		failed := inbound.Began(ctx)
 		held := r.Account.Open(ctx)
 		held.registered, held.unary = r.Requests != nil, true
 		defer held.Close()
 		ctx = context.WithValue(ctx, reservationKey{}, held)
+		// Without a message grpc would not call the interceptors. They are called, so that they log
+		// and count the request; the handler is not.
+		var refused error
 		decode := func(v any) error {
-			err := r.decode(ctx, dec, v, held)
-			if status.Code(err) == codes.Canceled {
-				dropped()
+			if refused = r.decode(ctx, dec, v, held); refused != nil {
+				failed(status.Code(refused))
 			}
-			return err
+			return nil
 		}
-		resp, err := m.Handler(srv, ctx, decode, next)
+		intercept := func(
+			ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
+		) (any, error) {
+			call := func(ctx context.Context, req any) (any, error) {
+				if refused != nil {
+					return nil, refused
+				}
+				resp, err := handler(ctx, req)
+				if err == nil {
+					err = r.check(&answer{payload: resp.(proto.Message), encoded: held.encoded})
+				}
+				return resp, err
+			}
+			if next == nil {
+				return call(ctx, req)
+			}
+			return next(ctx, req, info, call)
+		}
+		resp, err := m.Handler(srv, ctx, decode, intercept)
 		if err != nil {
 			if held.answerSent != nil {
 				held.answerSent()
@@ -83,6 +106,19 @@ func (r Registrar) unary(m grpc.MethodDesc) grpc.MethodHandler {
 		}
 		return a, nil
 	}
+}
+
+// check returns an error if an answer is too large.
+func (r Registrar) check(a *answer) error {
+	if r.MaxAnswerBytes == 0 {
+		return nil
+	}
+	if n := a.size(); n > r.MaxAnswerBytes {
+		return status.Errorf(codes.ResourceExhausted,
+			"the answer has %d bytes: a message of gRPC has at most %d (ask for less)", n,
+			r.MaxAnswerBytes)
+	}
+	return nil
 }
 
 func (r Registrar) stream(next grpc.StreamHandler) grpc.StreamHandler {
