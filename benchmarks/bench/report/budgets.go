@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 )
 
 // The rule of WriteBudgets.
@@ -20,7 +21,8 @@ const (
 
 // WriteBudgets writes budgets for the scenarios of reports, as budgets.yaml has them. A budget is
 // twice the median of what the runs took at the quantile of their reports, at least 5 ms, rounded
-// up to two digits. Reports must agree about the quantile and the bucket.
+// up to two digits. Reports must agree about the quantile and the bucket. None of their requests
+// may have failed, because a request that fails early would make a budget that none can keep.
 func WriteBudgets(w io.Writer, reports []*Report) error {
 	if len(reports) == 0 {
 		return errors.New("no reports")
@@ -34,6 +36,12 @@ func WriteBudgets(w io.Writer, reports []*Report) error {
 		if r.Quantile != first.Quantile || kind(r) != kind(first) {
 			return fmt.Errorf("reports differ: %s at %g, and %s at %g",
 				kind(first), first.Quantile, kind(r), r.Quantile)
+		}
+	}
+	for _, r := range reports {
+		if failed := r.failures(); len(failed) > 0 {
+			return fmt.Errorf("the run of %s, seed %d, does not give budgets: %s",
+				r.Created.Format(time.RFC3339), r.Seed, failed[0])
 		}
 	}
 	p := &printer{w: w}

@@ -105,9 +105,8 @@ func (r *Report) Overruns() []string {
 	var out []string
 	for i := range r.Scenarios {
 		s := &r.Scenarios[i]
-		if s.Errors > 0 {
-			out = append(out, fmt.Sprintf("%s: %d of %d requests failed: %s",
-				s.Name, s.Errors, s.Requests, s.Error))
+		if why := s.failure(); why != "" {
+			out = append(out, why)
 		}
 		for j := range s.Rows {
 			if row := &s.Rows[j]; row.Over() {
@@ -117,6 +116,24 @@ func (r *Report) Overruns() []string {
 		}
 	}
 	return out
+}
+
+// failures lists the scenarios with failed requests.
+func (r *Report) failures() (out []string) {
+	for i := range r.Scenarios {
+		if why := r.Scenarios[i].failure(); why != "" {
+			out = append(out, why)
+		}
+	}
+	return out
+}
+
+// failure says how many requests failed, and why. "" means none.
+func (s *Scenario) failure() string {
+	if s.Errors == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s: %d of %d requests failed: %s", s.Name, s.Errors, s.Requests, s.Error)
 }
 
 // WriteJSON writes the report for Read.

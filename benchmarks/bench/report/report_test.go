@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -140,11 +141,34 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// TestCompareFailures: requests that fail early do not count as fast ones.
+func TestCompareFailures(t *testing.T) {
+	a, b := example(), example()
+	b.Scenarios[0].Errors, b.Scenarios[0].Error = 6, "deadline exceeded"
+	b.Scenarios[0].Rows[0].P50 = 0.5
+	var out bytes.Buffer
+	err := Compare(&out, a, b)
+	if err == nil || !strings.Contains(err.Error(), "requests failed") ||
+		!strings.Contains(err.Error(), ": fast, broken") {
+		t.Errorf("failed requests are no error: %v", err)
+	}
+	got := strings.Join(strings.Fields(out.String()), " ")
+	for _, part := range []string{
+		"fast failed requests 0 of 10 6 of 10 - total p50 ms 1 0.5 - total p99 ms 3 3 -",
+		"bucket reads 3.5 3.5 -", "broken failed requests 1 of 4 1 of 4 -",
+	} {
+		if !strings.Contains(got, part) {
+			t.Errorf("no %q in:\n%s", part, &out)
+		}
+	}
+}
+
 // TestWriteBudgets: budgets are twice the median of the runs, and are read as they were written.
 func TestWriteBudgets(t *testing.T) {
 	var reports []*Report
 	for i, at := range []float64{61.1, 400, 52} {
 		r := example()
+		r.Scenarios = slices.DeleteFunc(r.Scenarios, func(s Scenario) bool { return s.Errors > 0 })
 		r.Bucket, r.Seed = fmt.Sprintf("generated bucket small, seed %d, no model", i), uint64(i)
 		r.Scenarios[0].Rows[0].At = at
 		reports = append(reports, r)
@@ -162,6 +186,11 @@ func TestWriteBudgets(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, d.Budgets); diff != "" || d.Quantile != 0.99 {
 		t.Errorf("quantile %v, budgets (-want +got):\n%s", d.Quantile, diff)
+	}
+	reports[1].Scenarios[0].Errors = 6
+	if err := WriteBudgets(&out, reports); err == nil ||
+		!strings.Contains(err.Error(), "fast: 6 of 10 requests failed") {
+		t.Errorf("budgets of failed requests: %v", err)
 	}
 	reports[2].Quantile = 0.9
 	if err := WriteBudgets(&out, reports); err == nil || !strings.Contains(err.Error(), "differ") {
