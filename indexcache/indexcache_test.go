@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"larder/internal/bytecache"
+	"larder/internal/bytecache/bytecachetest"
 	"larder/internal/faultstore"
 	"larder/internal/pagecache"
 )
@@ -210,5 +211,24 @@ thanos_store_index_cache_max_size_bytes 5.24288e+06
 	if got, err := reg.Gather(); err != nil || len(got) != 1 ||
 		got[0].GetName() != "larder_panics_total" {
 		t.Errorf("after Close: %v, %v", got, err)
+	}
+}
+
+// TestPostingsAreCountedByTier: postings that another request has put into memory, after this one
+// missed them there, do not count as found in memcached.
+func TestPostingsAreCountedByTier(t *testing.T) {
+	p := newPostings(bytecache.Options{MaxBytes: 1 << 20}, bytecachetest.NewRemote())
+	defer p.close()
+	key := bytecache.Key{Local: 1, ID: bytecache.ID{1}}
+	if _, ok := p.Get(key); ok {
+		t.Fatal("found before it was set")
+	}
+	p.Set(key, append(AppendID(nil, key), 7))
+	if v, ok := p.Fetch(t.Context(), key); !ok || string(v) != "\x07" {
+		t.Fatalf("got %x, %v", v, ok)
+	}
+	if memory, memcached := p.memoryHits.Load(), p.remoteHits.Load(); memory != 1 ||
+		memcached != 0 {
+		t.Errorf("%d found in memory, %d in memcached", memory, memcached)
 	}
 }

@@ -86,9 +86,11 @@ func (p *Postings) Fetch(ctx context.Context, key bytecache.Key) ([]byte, bool) 
 		}
 	}
 	values := make([][]byte, 1)
-	p.cache.Fetch(ctx, []bytecache.Key{key}, values)
+	found := p.cache.Fetch(ctx, []bytecache.Key{key}, values)
 	v, ok := own(values[0], key)
 	switch {
+	case ok && found.MemoryItems > 0: // set since Get missed it
+		p.memoryHits.Add(1)
 	case ok:
 		p.remoteHits.Add(1)
 	case values[0] != nil:

@@ -36,10 +36,11 @@ type Cache interface {
 	Close()
 }
 
-// Found counts the values that a Fetch found on a disk. It found the others in memory or outside of
-// the machine.
+// Found counts the values that a Fetch found in memory, because they were set after Get had missed
+// them, and on a disk. It found the others outside of the machine.
 type Found struct {
-	DiskItems, DiskBytes int64
+	MemoryItems, MemoryBytes int64
+	DiskItems, DiskBytes     int64
 }
 
 // Disk is a cache on a local disk: *diskcache.Cache.

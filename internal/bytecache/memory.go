@@ -17,13 +17,18 @@ func NewMemory(o Options) *Memory { return &Memory{NewValues[[]byte](o), newSize
 func (m *Memory) Get(local uint64) ([]byte, bool) { return m.values.Get(local) }
 
 // Fetch finds values that were set since Get missed them. It never waits.
-func (m *Memory) Fetch(_ context.Context, keys []Key, values [][]byte) Found {
+func (m *Memory) Fetch(_ context.Context, keys []Key, values [][]byte) (found Found) {
 	for i, key := range keys {
-		if values[i] == nil {
-			values[i], _ = m.values.again(key.Local)
+		if values[i] != nil {
+			continue
+		}
+		if b, ok := m.values.again(key.Local); ok {
+			values[i] = b
+			found.MemoryItems++
+			found.MemoryBytes += int64(len(b))
 		}
 	}
-	return Found{}
+	return found
 }
 
 // OnUse sets a function that is called at the first look-up of each value, and again, with asked,

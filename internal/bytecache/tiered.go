@@ -51,7 +51,7 @@ func (t *Tiered) Get(local uint64) ([]byte, bool) {
 // Fetch looks in memory, then in the next tier for all that is missing, at once, and so on.
 func (t *Tiered) Fetch(ctx context.Context, keys []Key, values [][]byte) (found Found) {
 	if t.memory != nil {
-		t.memory.Fetch(ctx, keys, values)
+		found = t.memory.Fetch(ctx, keys, values)
 	}
 	for i, tier := range t.below {
 		missing := make([]int, 0, len(keys))

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"larder/internal/bucket/cost"
+	"larder/internal/bytecache"
 )
 
 // Account adds up what one request reads of one kind. The request's goroutines share it. The zero
@@ -106,6 +107,19 @@ type tally struct {
 	coalesced, coalescedBytes int64
 	fetched, fetchedBytes     int64
 	requests                  int64
+}
+
+// foundBy adds pages with so many bytes that a Fetch of the cache found, which are found and
+// perhaps more.
+func (t *tally) foundBy(found bytecache.Found, pages, bytes int64) {
+	memory, memoryBytes := min(found.MemoryItems, pages), min(found.MemoryBytes, bytes)
+	t.hits += memory
+	t.hitBytes += memoryBytes
+	pages, bytes = pages-memory, bytes-memoryBytes
+	t.remoteHits += pages
+	t.remoteBytes += bytes
+	t.diskHits += min(found.DiskItems, pages)
+	t.diskBytes += min(found.DiskBytes, bytes)
 }
 
 // record adds a tally to the account and the metrics. Zeros are skipped to keep hits cheap.

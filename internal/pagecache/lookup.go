@@ -76,6 +76,7 @@ func (r *Reader) searchRemote(
 		}
 	}
 	var own *lookup
+	var pages, bytes int64 // that own found
 	for _, a := range q.asked {
 		if a.l == nil {
 			continue
@@ -91,16 +92,15 @@ func (r *Reader) searchRemote(
 		}
 		list[a.at].b = b
 		if a.own {
-			t.remoteHits++
-			t.remoteBytes += int64(len(b))
+			pages++
+			bytes += int64(len(b))
 		} else {
 			t.coalesced++
 			t.coalescedBytes += int64(len(b))
 		}
 	}
 	if own != nil {
-		t.diskHits += min(own.found.DiskItems, t.remoteHits)
-		t.diskBytes += min(own.found.DiskBytes, t.remoteBytes)
+		t.foundBy(own.found, pages, bytes)
 	}
 	return q, nil
 }

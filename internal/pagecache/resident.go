@@ -100,15 +100,15 @@ func (r *Reader) fetchOnDisk(
 		defer acct.waited(time.Now())
 		values := make([][]byte, len(keys))
 		found := r.cache.Fetch(ctx, keys, values)
+		var read, bytes int64
 		for k, b := range values {
 			if i := at[k]; b != nil && r.fits(obj, list[i].no, b) {
 				list[i].b = b
-				t.remoteHits++
-				t.remoteBytes += int64(len(b))
+				read++
+				bytes += int64(len(b))
 			}
 		}
-		t.diskHits = min(found.DiskItems, t.remoteHits)
-		t.diskBytes = min(found.DiskBytes, t.remoteBytes)
+		t.foundBy(found, read, bytes)
 	}
 	r.record(&t, acct)
 	pages.list = slices.DeleteFunc(list, func(p page) bool { return p.b == nil })
