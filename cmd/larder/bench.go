@@ -122,8 +122,8 @@ func registerBench(app *kingpin.Application) *benchCommand {
 	b.compare.Arg("b", "Result to compare.").Required().StringVar(&b.reportB)
 	b.curves = registerCurves(group)
 	b.budget = group.Command("budgets",
-		"Print budgets that follow from results written with --json, best of runs with several "+
-			"seeds.")
+		"Print budgets that follow from results written with --json: twice the median of runs, "+
+			"which may differ in their seeds.")
 	b.budget.Arg("result", "Results of the same scenarios.").Required().StringsVar(&b.runs)
 	return b
 }
@@ -399,7 +399,7 @@ func writeFiles(outputs ...output) (err error) {
 func (b *benchCommand) deriveBudgets(stdout io.Writer) error {
 	var all []*report.Report
 	for _, path := range b.runs {
-		r, err := report.Read(path)
+		r, err := report.ReadRun(path)
 		if err != nil {
 			return err
 		}
@@ -409,11 +409,11 @@ func (b *benchCommand) deriveBudgets(stdout io.Writer) error {
 }
 
 func (b *benchCommand) compareReports(stdout io.Writer) error {
-	x, err := report.Read(b.reportA)
+	x, err := report.ReadRun(b.reportA)
 	if err != nil {
 		return err
 	}
-	y, err := report.Read(b.reportB)
+	y, err := report.ReadRun(b.reportB)
 	if err != nil {
 		return err
 	}

@@ -154,6 +154,13 @@ func TestBenchTune(t *testing.T) {
 		t.Errorf("knobs: %+v", r.Knobs)
 	}
 
+	for _, args := range [][]string{{"budgets", result}, {"compare", result, result}} {
+		stdout, stderr, err := runBench(t, args...)
+		if err == nil || !strings.Contains(stderr, "a search (--tune)") || stdout != "" {
+			t.Errorf("%s of a search: %v\n%s\n%s", args[0], err, stderr, stdout)
+		}
+	}
+
 	stdout, stderr, err = runBench(t, "--objstore.config="+folder(wideBucket(t)),
 		"--scenarios="+scenarios, "--only=one-cold", "--model=s3", "--model.first-byte=1ms",
 		"--tune", "--tune-time=1s", "--tune-usd=1e-9")

@@ -21,21 +21,17 @@ const (
 
 // WriteBudgets writes budgets for the scenarios of reports, as budgets.yaml has them. A budget is
 // twice the median of what the runs took at the quantile of their reports, at least 5 ms, rounded
-// up to two digits. Reports must agree about the quantile and the bucket. None of their requests
-// may have failed, because a request that fails early would make a budget that none can keep.
+// up to two digits. Reports must agree about the quantile, the gateway and the bucket with its
+// model, and may differ in their seeds. None of their requests may have failed, because a request
+// that fails early would make a budget that none can keep.
 func WriteBudgets(w io.Writer, reports []*Report) error {
 	if len(reports) == 0 {
 		return errors.New("no reports")
 	}
 	first := reports[0]
-	kind := func(r *Report) string {
-		name, _, _ := strings.Cut(r.Bucket, ", seed")
-		return name
-	}
 	for _, r := range reports[1:] {
-		if r.Quantile != first.Quantile || kind(r) != kind(first) {
-			return fmt.Errorf("reports differ: %s at %g, and %s at %g",
-				kind(first), first.Quantile, kind(r), r.Quantile)
+		if r.kind() != first.kind() {
+			return fmt.Errorf("reports differ: %s, and %s", first.kind(), r.kind())
 		}
 	}
 	for _, r := range reports {
@@ -45,8 +41,11 @@ func WriteBudgets(w io.Writer, reports []*Report) error {
 		}
 	}
 	p := &printer{w: w}
+	if !slices.ContainsFunc(first.Scenarios, func(s Scenario) bool { return len(s.Rows) > 0 }) {
+		return errors.New("the reports have no times of scenarios")
+	}
 	p.printf("# Twice the median of %d runs, at least %d ms: %s.\n", len(reports), leastBudget,
-		kind(first))
+		first.kind())
 	p.printf("quantile: %g\nbudgets:\n", first.Quantile)
 	for i := range first.Scenarios {
 		s := &first.Scenarios[i]
@@ -67,6 +66,12 @@ func WriteBudgets(w io.Writer, reports []*Report) error {
 	return p.err
 }
 
+// kind describes what was measured, without the seed.
+func (r *Report) kind() string {
+	bucket := strings.Replace(r.Bucket, fmt.Sprintf(", seed %d", r.Seed), "", 1)
+	return fmt.Sprintf("%s, %s, at %g", r.Target, bucket, r.Quantile)
+}
+
 // scenario returns the scenario of a name, nil if there is none.
 func (r *Report) scenario(name string) *Scenario {
 	i := slices.IndexFunc(r.Scenarios, func(s Scenario) bool { return s.Name == name })
@@ -79,7 +84,8 @@ func (r *Report) scenario(name string) *Scenario {
 // budgetOf returns a budget for times in milliseconds.
 func budgetOf(at []float64) float64 {
 	slices.Sort(at)
-	ms := max(budgetFactor*at[len(at)/2], leastBudget)
+	median := (at[(len(at)-1)/2] + at[len(at)/2]) / 2
+	ms := max(budgetFactor*median, leastBudget)
 	unit := math.Pow(10, math.Floor(math.Log10(ms))-1)
 	if ms < 10 {
 		unit = 1

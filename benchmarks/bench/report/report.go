@@ -160,3 +160,13 @@ func Read(path string) (*Report, error) {
 	}
 	return r, nil
 }
+
+// ReadRun reads a report of scenarios. It rejects the report of a search, which has none.
+func ReadRun(path string) (*Report, error) {
+	r, err := Read(path)
+	if err == nil && r.Tuning != nil {
+		return nil, fmt.Errorf("%s is the result of a search (--tune), which has no times of "+
+			"scenarios: want a result of larder bench without --tune", path)
+	}
+	return r, err
+}

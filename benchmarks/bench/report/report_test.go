@@ -75,12 +75,26 @@ func TestJSON(t *testing.T) {
 	if diff := cmp.Diff(r, got); diff != "" {
 		t.Error(diff)
 	}
+	if _, err := ReadRun(path); err != nil {
+		t.Errorf("the report of a run: %v", err)
+	}
 	other := bytes.Replace(out.Bytes(), []byte(`"version": 1`), []byte(`"version": 9`), 1)
 	if err := os.WriteFile(path, other, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Read(path); err == nil || !strings.Contains(err.Error(), "version 9") {
 		t.Errorf("another version: %v", err)
+	}
+	r.Tuning = &Tuning{}
+	out.Reset()
+	if err := r.WriteJSON(&out); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, out.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadRun(path); err == nil || !strings.Contains(err.Error(), "of a search") {
+		t.Errorf("the report of a search: %v", err)
 	}
 }
 
@@ -186,6 +200,20 @@ func TestWriteBudgets(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, d.Budgets); diff != "" || d.Quantile != 0.99 {
 		t.Errorf("quantile %v, budgets (-want +got):\n%s", d.Quantile, diff)
+	}
+	out.Reset()
+	if err := WriteBudgets(&out, reports[:2]); err != nil ||
+		!strings.Contains(out.String(), "total: 470ms") { // 2 * (61.1 + 400) / 2, rounded up
+		t.Errorf("the median of two runs: %v\n%s", err, &out)
+	}
+	throttled := *reports[1]
+	throttled.Bucket = "generated bucket small, seed 1, throttled above 5 requests/s"
+	err = WriteBudgets(&out, []*Report{reports[0], &throttled})
+	if err == nil || !strings.Contains(err.Error(), "differ") {
+		t.Errorf("reports of different models: %v", err)
+	}
+	if err := WriteBudgets(&out, []*Report{{}}); err == nil {
+		t.Error("a report without scenarios gives budgets")
 	}
 	reports[1].Scenarios[0].Errors = 6
 	if err := WriteBudgets(&out, reports); err == nil ||
