@@ -24,7 +24,8 @@ import (
 // and admission as the request would, up to the series; like a label request it needs bytes and no
 // place. It reads the posting lists that are not kept, and no series entries and no chunks: those
 // of series entries follow from the postings, those of chunks are estimated. It therefore leaves
-// the postings in the caches, and reports the state before it.
+// the postings in the caches, and reports the state before it. If an estimate decides whether the
+// request exceeds a limit, a note says so.
 func (s *Server) Explain(
 	ctx context.Context, req *storepb.SeriesRequest,
 ) (out *explanation.Explanation, err error) {
@@ -96,13 +97,14 @@ func (s *Server) forecast(r *request, q *seriesQuery) (*explanation.Explanation,
 			return nil, err
 		}
 	}
+	var more uncertain
 	run, windows := streamBytes(max(len(plans), 1)), s.forecastWindows(q, plans)
 	read := func(ctx context.Context, _ *blockTimes) error {
 		for _, b := range blocks {
 			if b.plan == nil {
 				continue
 			}
-			if err := s.forecastReads(ctx, r, q, b, run, windows); err != nil {
+			if err := s.forecastReads(ctx, r, q, b, run, windows, &more); err != nil {
 				return err
 			}
 		}
@@ -111,7 +113,29 @@ func (s *Server) forecast(r *request, q *seriesQuery) (*explanation.Explanation,
 	if err := r.stage(stageSeries, "explain_reads", "", read); err != nil {
 		return nil, err
 	}
-	return explain(r, q, blocks), nil
+	out := explain(r, q, blocks)
+	out.Notes = append(out.Notes, more.notes(r)...)
+	return out, nil
+}
+
+// uncertain counts what a request may match or read besides what a forecast has charged.
+type uncertain struct{ series, chunks, bytes uint64 }
+
+// notes says which limits the request may exceed.
+func (u *uncertain) notes(r *request) (out []string) {
+	note := func(what string, all, limit uint64, above bool) {
+		if above {
+			out = append(out, fmt.Sprintf(
+				"The request may be rejected: "+what+", and the limit is %d.", all, limit))
+		}
+	}
+	all, limit, above := r.series.Foresee(u.series)
+	note("up to %d series match", all, limit, above)
+	all, limit, above = r.chunks.Foresee(u.chunks)
+	note("about %d chunks match", all, limit, above)
+	all, limit, above = r.bytes.Foresee(u.bytes)
+	note("about %d bytes are needed", all, limit, above)
+	return out
 }
 
 func (s *Server) forecastPostings(
@@ -159,7 +183,7 @@ func (s *Server) forecastPostings(
 // forecastReads forecasts the series entries and chunks of a block.
 func (s *Server) forecastReads(
 	ctx context.Context, r *request, q *seriesQuery, b *blockForecast, run int64,
-	windows []float64,
+	windows []float64, more *uncertain,
 ) error {
 	e, err := b.plan.ForecastSeries(run)
 	if err != nil {
@@ -185,6 +209,13 @@ func (s *Server) forecastReads(
 		return err
 	}
 	b.out.Chunks = phaseOf(f.Estimate, f.Chunks, !f.Exact || len(windows) > 1)
+	more.bytes += uint64(f.Estimate.Bytes)
+	if !f.Exact {
+		more.chunks += uint64(f.Chunks)
+		if b.plan.Lazy() {
+			more.series += uint64(b.plan.Postings())
+		}
+	}
 	return nil
 }
 

@@ -3,8 +3,10 @@ package store_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -117,6 +119,69 @@ func TestExplainIsRefusedLikeTheRequest(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestExplainSaysWhichLimitsAreUncertain forecasts requests whose matchers are checked on the
+// series, and whose chunks are estimated. The forecast cannot tell whether a limit is exceeded, and
+// says so exactly if it is possible.
+func TestExplainSaysWhichLimitsAreUncertain(t *testing.T) {
+	dir := t.TempDir()
+	metas, err := dataset.WholeMetric("explained", 1, 20_000, 1_800_000).
+		Write(t.Context(), dir, dataset.WriteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := &storepb.SeriesRequest{
+		MinTime: metas[0].MinTime, MaxTime: metas[0].MaxTime,
+		Matchers: []*storepb.LabelMatcher{
+			{Name: "instance", Value: "10.32.0.1:8080"},
+			{Type: storepb.LabelMatcher_RE, Name: "method", Value: "GET|POST|PUT"},
+		},
+	}
+	const may = "The request may be rejected"
+	f := func(limits admission.LimitOptions, asked codes.Code, want string) {
+		t.Helper()
+		opts := smallGateway()
+		opts.pageSize = 512
+		opts.server = func(o *store.Options) { o.Limits = limits }
+		g := startGateway(t, dir, opts)
+		forecast := func() string {
+			t.Helper()
+			e, err := g.Server.Explain(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b := e.Blocks[0]; b.Pending == 0 && b.From != explanation.FromSet {
+				t.Fatalf("no matcher is pending: %+v", b)
+			}
+			return strings.Join(e.Notes, "\n")
+		}
+		notes := forecast()
+		if want == "" && strings.Contains(notes, may) || !strings.Contains(notes, want) {
+			t.Errorf("limits %+v: notes %q, want %q", limits, notes, want)
+		}
+		_, err := g.query(t.Context(), req)
+		if code := status.Code(err); code != asked {
+			t.Errorf("limits %+v: the request ended with %v, want %v", limits, err, asked)
+		}
+		if err != nil {
+			return
+		}
+		// The series are in memory now. The limits are known to be kept.
+		if notes := forecast(); strings.Contains(notes, may) {
+			t.Errorf("limits %+v, with series in memory: notes %q", limits, notes)
+		}
+	}
+	f(admission.LimitOptions{}, codes.OK, "")
+	f(admission.LimitOptions{Series: 200, Samples: 1 << 20, Bytes: 1 << 30}, codes.OK, "")
+	f(admission.LimitOptions{Series: 150}, codes.OK,
+		"The request may be rejected: up to 200 series match, and the limit is 150.")
+	f(admission.LimitOptions{Series: 10}, codes.ResourceExhausted,
+		"The request may be rejected: up to 200 series match, and the limit is 10.")
+	f(admission.LimitOptions{Samples: 120 * 5}, codes.ResourceExhausted,
+		"chunks match, and the limit is 5.")
+	f(admission.LimitOptions{Bytes: 70_000}, codes.ResourceExhausted,
+		"bytes are needed, and the limit is 70000.")
 }
 
 // TestExplainKnowsTheCaches explains a request before it ran, after its postings are kept, and

@@ -57,6 +57,7 @@ type request struct {
 
 	postings, seriesPages, chunkPages pagecache.Account
 	series, chunks                    *admission.Limiter
+	bytes                             *admission.BytesLimiter
 	stages                            [stageCount]atomic.Int64
 	firstFrame                        time.Duration
 	attempt                           attempt
@@ -99,8 +100,8 @@ func (s *Server) newRequest(ctx context.Context, method string, what asked) *req
 // limit replaces the limiters by new ones that count from zero. Work of an earlier attempt may
 // continue because other requests wait for it. It counts against the old limiters.
 func (r *request) limit() {
-	var bytes *admission.BytesLimiter
-	r.series, r.chunks, bytes = r.server.limits.For(r.tenant)
+	r.series, r.chunks, r.bytes = r.server.limits.For(r.tenant)
+	bytes := r.bytes
 	// Of the bytes used and the bytes fetched, the larger number counts.
 	spend := func(what string) func(touched, fetched int64) error {
 		return func(touched, fetched int64) error {

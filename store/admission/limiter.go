@@ -30,6 +30,18 @@ func (l *Limiter) Reserve(n uint64) error {
 	return l.reserve(n, l.prefix)
 }
 
+// Foresee says what Reserve would count in all with n more, and whether that is above the limit.
+func (l *Limiter) Foresee(n uint64) (all, limit uint64, above bool) {
+	if l == nil {
+		return 0, 0, false
+	}
+	used := l.used.Load()
+	if all = used + n; all < used {
+		all = math.MaxUint64
+	}
+	return all, l.limit, all > l.limit
+}
+
 func (l *Limiter) reserve(n uint64, text string) error {
 	if first := l.first.Load(); first != nil {
 		return *first
@@ -58,6 +70,11 @@ func (l *Limiter) reserve(n uint64, text string) error {
 
 // BytesLimiter is a Limiter whose errors name the kind of bytes.
 type BytesLimiter Limiter
+
+// Foresee is that of Limiter.
+func (l *BytesLimiter) Foresee(n uint64) (all, limit uint64, above bool) {
+	return (*Limiter)(l).Foresee(n)
+}
 
 // Reserve counts n more bytes of what: postings, series or chunks. Its errors are those of
 // Limiter.Reserve.

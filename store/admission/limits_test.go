@@ -150,3 +150,36 @@ func TestLimitConcurrent(t *testing.T) {
 		t.Errorf("the request was counted %v times, want once", got)
 	}
 }
+
+func TestForesee(t *testing.T) {
+	f := func(used, n, wantAll uint64, wantAbove bool) {
+		t.Helper()
+		series, _, bytes := NewLimits(LimitOptions{Series: 10, Bytes: 10}, nil, nil).For("")
+		if err := series.Reserve(used); err != nil {
+			t.Fatal(err)
+		}
+		if err := bytes.Reserve("series", used); err != nil {
+			t.Fatal(err)
+		}
+		for what, foresee := range map[string]func(uint64) (uint64, uint64, bool){
+			"series": series.Foresee, "bytes": bytes.Foresee,
+		} {
+			all, limit, above := foresee(n)
+			if all != wantAll || limit != 10 || above != wantAbove {
+				t.Errorf("%d %s and %d more: got %d of %d, above %v, want %d, %v",
+					used, what, n, all, limit, above, wantAll, wantAbove)
+			}
+		}
+	}
+	f(0, 0, 0, false)
+	f(4, 6, 10, false)
+	f(4, 7, 11, true)
+	f(4, math.MaxUint64, math.MaxUint64, true)
+	series, _, bytes := NewLimits(LimitOptions{}, nil, nil).For("")
+	if _, _, above := series.Foresee(math.MaxUint64); above {
+		t.Error("more than no limit of series")
+	}
+	if _, _, above := bytes.Foresee(math.MaxUint64); above {
+		t.Error("more than no limit of bytes")
+	}
+}
