@@ -1,6 +1,9 @@
 package diskcache
 
 import (
+	"errors"
+	"io/fs"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -248,7 +251,8 @@ func (c *Cache) release(s *segment) {
 	}
 }
 
-// probe reads the start of a segment.
+// probe reads the start of a segment. Without a segment, it reads the start of a file that may be
+// one, because the index of a disk that failed at the start has none.
 func (c *Cache) probe() error {
 	c.mu.Lock()
 	var s *segment
@@ -261,9 +265,34 @@ func (c *Cache) probe() error {
 	}
 	c.mu.Unlock()
 	if s == nil {
-		return nil
+		return c.probeFiles()
 	}
 	defer c.release(s)
 	var b [headerBytes]byte
 	return readFull(s.file, b[:], 0)
+}
+
+// probeFiles reads the start of the first segment's file in the directory.
+func (c *Cache) probeFiles() error {
+	names, err := c.dir.Names()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(names, func(name string) bool { _, ok := segmentSeq(name); return ok })
+	if i < 0 {
+		return nil
+	}
+	f, err := c.dir.Open(names[i])
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, localfs.ErrSpecial) {
+		return nil // load skips it, too
+	}
+	if err != nil {
+		return err
+	}
+	s := c.disk.wrap(f)
+	_, err = rightHeader(s, c.o.Kind)
+	return errors.Join(err, s.Close())
 }

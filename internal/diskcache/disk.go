@@ -75,8 +75,8 @@ type Disk struct {
 	caches  []*Cache
 	closed  bool
 	backoff time.Duration
-	wellAt  time.Time // when it was last turned on
-	probing bool      // a probe runs, or hangs
+	wellAt  time.Time // when it was last turned on as a whole
+	probing uint32    // what a probe that runs, or hangs, is for
 }
 
 // OpenDisk returns the disk of a directory. It does not access the disk.
@@ -111,7 +111,8 @@ func (d *Disk) timeout() time.Duration {
 	return t
 }
 
-// fail turns the disk off until a probe finds it well. The first failure is logged.
+// fail turns the disk off until a probe finds it well. A failure that turns more off is counted and
+// logged.
 func (d *Disk) fail(off uint32, reason string, err error) {
 	if !d.turnOff(off) {
 		return
@@ -121,7 +122,7 @@ func (d *Disk) fail(off uint32, reason string, err error) {
 		"dir", d.o.Dir.String(), "reason", reason, "err", err, "reads_too", off&readsOff != 0)
 }
 
-// turnOff turns the disk off, and reports whether it was on.
+// turnOff turns the disk off, and reports whether some of it was on.
 func (d *Disk) turnOff(off uint32) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -131,7 +132,7 @@ func (d *Disk) turnOff(off uint32) bool {
 	}
 	d.off.Store(was | off)
 	if was != 0 {
-		return false
+		return true // it is tried already
 	}
 	if d.backoff == 0 || time.Since(d.wellAt) > wellFor {
 		d.backoff = minBackoff
@@ -144,7 +145,24 @@ func (d *Disk) turnOff(off uint32) bool {
 	return true
 }
 
-// recover tries a disk that is off until it is well.
+// turnOn ends what turnOff did, and reports whether some of it was off.
+func (d *Disk) turnOn(on uint32) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	was := d.off.Load()
+	if was&on&readsOff != 0 {
+		d.timeouts.Store(0)
+		d.errors.Store(0)
+	}
+	d.off.Store(was &^ on)
+	if was != 0 && was&^on == 0 {
+		d.wellAt = time.Now()
+	}
+	return was&on != 0
+}
+
+// recover tries a disk that is off until it is well. A disk that can be read is read again, even if
+// it cannot be written.
 func (d *Disk) recover() {
 	for {
 		d.mu.Lock()
@@ -155,40 +173,43 @@ func (d *Disk) recover() {
 			return
 		case <-time.After(wait):
 		}
-		if err := d.tried(); err == nil {
-			break
+		if err := d.tried(readsOff, d.probeReads); err == nil {
+			read := d.turnOn(readsOff)
+			if err = d.tried(writesOff, d.probeWrites); err == nil {
+				break
+			}
+			if read {
+				d.o.Logger.Info("disk cache is read again, but the disk cannot be written",
+					"dir", d.o.Dir.String(), "err", err)
+			}
 		}
 		d.mu.Lock()
 		d.backoff = min(2*d.backoff, maxBackoff)
 		d.mu.Unlock()
 	}
-	d.timeouts.Store(0)
-	d.errors.Store(0)
-	d.mu.Lock()
-	d.wellAt = time.Now()
-	d.off.Store(0)
-	d.mu.Unlock()
+	d.turnOn(readsOff | writesOff)
 	d.o.Logger.Info("disk cache is used again", "dir", d.o.Dir.String())
 }
 
-// tried probes the disk. A probe that hangs goes on in the background, and is the only one.
-func (d *Disk) tried() error {
+// tried probes reads or writes of the disk. A probe that hangs goes on in the background, and is
+// the only one of its kind.
+func (d *Disk) tried(what uint32, probe func([]*Cache) error) error {
 	if n := d.stuck.Load(); n >= maxStuck {
 		return fmt.Errorf("%d reads have not returned", n)
 	}
 	d.mu.Lock()
-	if d.probing {
+	if d.probing&what != 0 {
 		d.mu.Unlock()
 		return errors.New("the last attempt has not returned")
 	}
-	d.probing = true
+	d.probing |= what
 	caches := d.caches
 	d.mu.Unlock()
 	done := make(chan error, 1)
 	go func() {
-		err := d.panics.Do(func() error { return d.probe(caches) })
+		err := d.panics.Do(func() error { return probe(caches) })
 		d.mu.Lock()
-		d.probing = false
+		d.probing &^= what
 		d.mu.Unlock()
 		done <- err
 	}()
@@ -204,8 +225,18 @@ func (d *Disk) tried() error {
 	}
 }
 
-// probe writes and reads a small file, and reads a record of each cache.
-func (d *Disk) probe(caches []*Cache) error {
+// probeReads reads a record of each cache.
+func (d *Disk) probeReads(caches []*Cache) error {
+	for _, c := range caches {
+		if err := c.probe(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// probeWrites writes and reads a small file.
+func (d *Disk) probeWrites([]*Cache) error {
 	if err := d.o.LockDir(); err != nil {
 		return err
 	}
@@ -229,15 +260,7 @@ func (d *Disk) probe(caches []*Cache) error {
 	if err == nil {
 		err = readFull(f, b, 0)
 	}
-	if err = errors.Join(err, f.Close(), d.o.Dir.Remove(probeName)); err != nil {
-		return err
-	}
-	for _, c := range caches {
-		if err := c.probe(); err != nil {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(err, f.Close(), d.o.Dir.Remove(probeName))
 }
 
 // free returns how many bytes may be written until only MinFreeBytes are free.

@@ -45,8 +45,9 @@
 // hangs cannot be cancelled: it goes on, and its bytes are dropped. The disk is turned off, with
 // one warning, after 16 reads that have not returned, 16 look-ups in a row that timed out, 4 reads
 // in a row that failed, a write that failed, or if too little space is free. A disk that cannot be
-// written, because it is full or read-only, is still read. A probe that writes, syncs and reads a
-// file turns it on again, after a second at first and then less and less often, up to a minute.
+// written, because it is full or read-only, is still read. Probes turn it on again, after a second
+// at first and then less and less often, up to a minute: one that reads a segment turns reads on,
+// and one that writes, syncs and reads a file turns all on.
 //
 // Before a segment is created, and every ten seconds, the free space of the file system is checked.
 // If it is less than DiskOptions.MinFreeBytes, old segments are removed. If the directory was

@@ -7,9 +7,13 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"larder/internal/bucket/cost"
 	"larder/internal/bytecache"
@@ -66,12 +70,15 @@ func (l *logBuffer) count(text string) int {
 }
 
 // faultyDisk opens a cache with 100 pages of object 1 on a disk with faults.
-func faultyDisk(t *testing.T) (*Cache, *faults, *logBuffer) {
+func faultyDisk(t *testing.T, change ...func(*DiskOptions)) (*Cache, *faults, *logBuffer) {
 	t.Helper()
 	f, log := &faults{}, &logBuffer{}
 	d := openDisk(t, t.TempDir(), func(o *DiskOptions) {
 		o.Timeout = 0
 		o.Logger = slog.New(slog.NewTextHandler(log, nil))
+		for _, f := range change {
+			f(o)
+		}
 	})
 	d.wrap = func(own file) file { return faultyFile{own, f} }
 	c := d.Open(Options{Kind: "index"})
@@ -84,6 +91,8 @@ func faultyDisk(t *testing.T) (*Cache, *faults, *logBuffer) {
 const (
 	offLine = "disk cache is off until the disk is well"
 	onLine  = "disk cache is used again"
+	// readLine is logged if the disk cannot be written yet.
+	readLine = "disk cache is read again"
 )
 
 // wantOnce fails unless the disk was turned off once, and on once.
@@ -213,6 +222,101 @@ func TestADiskThatFailsAtTheStart(t *testing.T) {
 		synctest.Wait()
 		if n := found(t, c, 1, 0, 200); n != 200 {
 			t.Errorf("found %d of 200 pages when the disk was well", n)
+		}
+	})
+}
+
+// offs returns how many times a disk was turned off for a reason.
+func offs(d *Disk, reason string) int {
+	return int(testutil.ToFloat64(d.metrics.offs.WithLabelValues(reason)))
+}
+
+// TestADiskThatCannotBeWrittenIsReadAgain: reads that failed for a while on a disk that cannot be
+// written are used again when they are well, although writes are not. Both failures are logged and
+// counted.
+func TestADiskThatCannotBeWrittenIsReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var readOnly atomic.Bool
+		c, f, log := faultyDisk(t, func(o *DiskOptions) { o.LockDir = lockable(&readOnly) })
+		readOnly.Store(true)
+		time.Sleep(checkEvery)
+		synctest.Wait()
+		if c.disk.writable() || !c.disk.readable() {
+			t.Fatalf("read-only: writable %v, readable %v", c.disk.writable(), c.disk.readable())
+		}
+		for round := 1; round <= 2; round++ {
+			f.set(func() error { return errors.New("input/output error") })
+			for range maxErrors {
+				found(t, c, 1, 0, 1)
+			}
+			if c.disk.readable() {
+				t.Fatal("a disk whose reads fail is read")
+			}
+			if n := offs(c.disk, "read_errors"); n != round {
+				t.Errorf("counted %d failures of reads, want %d", n, round)
+			}
+			if n := log.count("reads_too=true"); n != round {
+				t.Errorf("logged %d times that reads are off, want %d", n, round)
+			}
+			f.set(nil)
+			time.Sleep(maxBackoff)
+			synctest.Wait()
+			if n := found(t, c, 1, 0, 100); n != 100 || c.disk.writable() {
+				t.Errorf("found %d of 100 pages; writable: %v", n, c.disk.writable())
+			}
+			if n := log.count(readLine); n != round {
+				t.Errorf("logged %d times that the disk is read again, want %d", n, round)
+			}
+		}
+		readOnly.Store(false)
+		time.Sleep(maxBackoff)
+		synctest.Wait()
+		if !c.disk.writable() || log.count(onLine) != 1 || offs(c.disk, "read_only") != 1 {
+			t.Errorf("writable %v, logged %d times, counted %d times", c.disk.writable(),
+				log.count(onLine), offs(c.disk, "read_only"))
+		}
+	})
+}
+
+// lockable returns a DiskOptions.LockDir that fails while the disk is read-only.
+func lockable(readOnly *atomic.Bool) func() error {
+	return func() error {
+		if readOnly.Load() {
+			return syscall.EROFS
+		}
+		return nil
+	}
+}
+
+// TestAReadOnlyDiskThatFailsAtTheStart: what could not be read at the start is found when reads are
+// well, although nothing can be written.
+func TestAReadOnlyDiskThatFailsAtTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, f := t.TempDir(), &faults{}
+		var readOnly atomic.Bool
+		open := func() *Cache {
+			d := openDisk(t, dir, func(o *DiskOptions) { o.LockDir = lockable(&readOnly) })
+			d.wrap = func(own file) file { return faultyFile{own, f} }
+			return d.Open(Options{Kind: "index"})
+		}
+		c := open()
+		set(c, 1, 0, 200)
+		c.Close()
+		readOnly.Store(true)
+		f.set(func() error { return errors.New("input/output error") })
+		c = open()
+		defer c.Close()
+		<-c.Loaded()
+		time.Sleep(maxBackoff)
+		synctest.Wait()
+		if c.disk.readable() {
+			t.Error("a disk is read whose files cannot be")
+		}
+		f.set(nil)
+		time.Sleep(maxBackoff + checkEvery)
+		synctest.Wait()
+		if n := found(t, c, 1, 0, 200); n != 200 || c.disk.writable() {
+			t.Errorf("found %d of 200 pages; writable: %v", n, c.disk.writable())
 		}
 	})
 }

@@ -559,11 +559,11 @@ func (c *Cache) reload() {
 
 // check looks after the files and the free space while the cache is used little.
 func (c *Cache) check() {
+	if c.writer.partial && c.disk.readable() {
+		c.reload()
+	}
 	if !c.disk.writable() {
 		return
-	}
-	if c.writer.partial {
-		c.reload()
 	}
 	if err := c.inPlace(); err != nil {
 		c.failed(err)
