@@ -45,8 +45,15 @@ type Cache struct {
 	// deleted are the pages that were deleted before the index was read.
 	deleted map[bytecache.ID]struct{}
 	closed  bool
+	kept    kept
 
 	writer writer
+}
+
+// kept is what was on the disk when the index was read.
+type kept struct {
+	pages, bytes int64
+	whole        bool
 }
 
 // item is a value that waits to be written.
@@ -88,6 +95,14 @@ func (d *Disk) Open(o Options) *Cache {
 
 // Loaded is closed when the index of what an earlier process kept has been read.
 func (c *Cache) Loaded() <-chan struct{} { return c.loaded }
+
+// Kept returns how many pages were on the disk when the index was last read, and the bytes of their
+// files. ok is false if the index has not been read, or not as a whole.
+func (c *Cache) Kept() (pages, bytes int64, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.kept.pages, c.kept.bytes, c.kept.whole
+}
 
 // Get misses: no value is in the process's memory.
 func (c *Cache) Get(uint64) ([]byte, bool) { return nil, false }

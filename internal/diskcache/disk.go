@@ -76,6 +76,7 @@ type Disk struct {
 	closed  bool
 	backoff time.Duration
 	wellAt  time.Time // when it was last turned on as a whole
+	goneAt  time.Time // when files were gone
 	probing uint32    // what a probe that runs, or hangs, is for
 }
 
@@ -324,6 +325,25 @@ func (d *Disk) timedOut(stuck int) {
 
 // freed ends a read that timedOut counted.
 func (d *Disk) freed() { d.stuck.Add(-1) }
+
+// gone reports that files were removed or replaced. Each cache notices it at its own check, and the
+// first one reports it for all.
+func (d *Disk) gone() {
+	d.mu.Lock()
+	known := time.Since(d.goneAt) < 2*checkEvery
+	if !known {
+		d.goneAt = time.Now()
+	}
+	d.mu.Unlock()
+	if known {
+		return
+	}
+	d.metrics.offs.WithLabelValues("removed").Inc()
+	d.o.Logger.Warn(
+		"files of the disk cache were removed or replaced, continuing with what is there",
+		"dir", d.o.Dir.String(),
+	)
+}
 
 // writeFailed turns writes off.
 func (d *Disk) writeFailed(err error) {

@@ -51,7 +51,8 @@
 //
 // Before a segment is created, and every ten seconds, the free space of the file system is checked.
 // If it is less than DiskOptions.MinFreeBytes, old segments are removed. If the directory was
-// removed, or another disk is mounted in its place, the caches begin again with what is there.
+// removed, or another disk is mounted in its place, the caches begin again with what is there, with
+// one warning.
 //
 // # Ownership of bytes
 //

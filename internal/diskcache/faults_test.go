@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -89,8 +90,9 @@ func faultyDisk(t *testing.T, change ...func(*DiskOptions)) (*Cache, *faults, *l
 }
 
 const (
-	offLine = "disk cache is off until the disk is well"
-	onLine  = "disk cache is used again"
+	offLine  = "disk cache is off until the disk is well"
+	onLine   = "disk cache is used again"
+	goneLine = "level=WARN msg=\"files of the disk cache were removed or replaced"
 	// readLine is logged if the disk cannot be written yet.
 	readLine = "disk cache is read again"
 )
@@ -517,10 +519,13 @@ func TestReadOnlyDisk(t *testing.T) {
 // former disk is back, it has what is there.
 func TestRemovedDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		root, c, _ := mounted(t, 16)
+		root, c, log := mounted(t, 16)
 		disktest.Vanish(t, root)
 		time.Sleep(checkEvery)
 		synctest.Wait()
+		if n, counted := log.count(goneLine), offs(c.disk, "removed"); n != 1 || counted != 1 {
+			t.Errorf("logged %d times that files are gone, counted %d times", n, counted)
+		}
 		if n := found(t, c, 1, 0, 100); n != 0 {
 			t.Errorf("found %d pages of a disk that is gone", n)
 		}
@@ -532,6 +537,48 @@ func TestRemovedDisk(t *testing.T) {
 		if left, err := filepath.Glob(filepath.Join(root, "disk", "index", "*")); err != nil ||
 			len(left) != 1 {
 			t.Errorf("in the new directory: %v, %v", left, err)
+		}
+	})
+}
+
+// TestRemovedDirectory: when the directory is removed, all caches start again in a new one, and one
+// line says so. The same happens when the new one is removed.
+func TestRemovedDirectory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		root := t.TempDir()
+		log := &logBuffer{}
+		d := openDisk(t, root, func(o *DiskOptions) {
+			o.Logger = slog.New(slog.NewTextHandler(log, nil))
+		})
+		caches := []*Cache{d.Open(Options{Kind: "index"}), d.Open(Options{Kind: "chunks"})}
+		for round := 1; round <= 2; round++ {
+			for _, c := range caches {
+				defer c.Close()
+				set(c, 1, 0, 100)
+				written(c)
+				if n := found(t, c, 1, 0, 100); n != 100 {
+					t.Errorf("found %d of 100 pages", n)
+				}
+			}
+			if err := os.RemoveAll(filepath.Join(root, "disk")); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(checkEvery)
+			synctest.Wait()
+			for _, c := range caches {
+				if n := found(t, c, 1, 0, 100); n != 0 {
+					t.Errorf("found %d pages that were removed", n)
+				}
+			}
+			if n, counted := log.count(goneLine), offs(d, "removed"); n != round ||
+				counted != round {
+				t.Errorf("logged %d times that files are gone, counted %d times, want %d",
+					n, counted, round)
+			}
+			if n := log.count("pages=0 bytes=0"); n != 2*round {
+				t.Errorf("logged %d times what a cache starts again with, want %d", n, 2*round)
+			}
+			time.Sleep(time.Minute)
 		}
 	})
 }

@@ -15,10 +15,12 @@ const loadAtOnce = 1 << 12
 // load reads the footers of the segments that an earlier process left, newest first. It scans the
 // one that was not sealed, and removes files that are damaged, of another version, or too many.
 func (c *Cache) load() {
+	whole := false
 	defer func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.deleted = nil
+		c.kept = kept{c.table.used, c.fileBytes, whole}
 	}()
 	names, err := c.dir.Names()
 	c.writer.partial = err != nil && !errors.Is(err, fs.ErrNotExist)
@@ -26,6 +28,7 @@ func (c *Cache) load() {
 		if c.writer.partial {
 			c.disk.fail(readsOff|writesOff, "read_errors", err)
 		}
+		whole = !c.writer.partial
 		return
 	}
 	slices.Sort(names)
@@ -60,6 +63,7 @@ func (c *Cache) load() {
 			_ = s.file.Close() // nothing was written
 		}
 	}
+	whole = true
 }
 
 // discard removes a file that is of no use to this process. If another process may use the

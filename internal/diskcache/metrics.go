@@ -40,7 +40,7 @@ func newMetrics(d *Disk) *metrics {
 		"Bytes of values that were written again before their segment was removed.")
 	m.offs = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "larder_disk_cache_off_total",
-		Help: "Times that the disk was turned off, by reason.",
+		Help: "Times that the disk was turned off, or that its files were gone, by reason.",
 	}, []string{"reason"})
 	m.readSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "larder_disk_cache_read_seconds",

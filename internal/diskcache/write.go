@@ -538,11 +538,12 @@ func (c *Cache) inPlace() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 		return err
 	}
+	c.disk.gone()
 	c.reload()
 	return nil
 }
 
-// reload begins again with what is on the disk.
+// reload begins again with what is on the disk, and logs how much that is.
 func (c *Cache) reload() {
 	defer c.lost.Add(1)
 	c.writer.cur, c.writer.entries = nil, nil
@@ -555,6 +556,10 @@ func (c *Cache) reload() {
 		c.forget(s)
 	}
 	c.load()
+	if pages, bytes, ok := c.Kept(); ok {
+		c.disk.o.Logger.Info("disk cache starts again with what is on the disk",
+			"cache", c.o.Kind, "pages", pages, "bytes", bytes)
+	}
 }
 
 // check looks after the files and the free space while the cache is used little.
