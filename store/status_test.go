@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/oklog/ulid/v2"
 	"google.golang.org/grpc/codes"
@@ -36,6 +37,28 @@ func TestStatusNamesTheBlockOnce(t *testing.T) {
 			fmt.Sprintf("%s: %s", st.Code(), st.Message()), id.String(), "ID")
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// TestCancelledAtTheDeadline checks that a request has the code DeadlineExceeded if its client
+// cancels it as the deadline passes, and Canceled if the client cancels it long before.
+func TestCancelledAtTheDeadline(t *testing.T) {
+	for left, want := range map[time.Duration]codes.Code{
+		0: codes.DeadlineExceeded, clientAhead / 2: codes.DeadlineExceeded,
+		time.Hour: codes.Canceled, -1: codes.Canceled, // -1: without a deadline
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		if left >= 0 {
+			ctx, cancel = context.WithTimeout(t.Context(), left)
+		}
+		cancel()
+		for _, err := range []error{
+			fmt.Errorf("read: %w", context.Canceled), status.Error(codes.Canceled, "queued"),
+		} {
+			if got := status.Code(statusOf(ctx, err, codes.Aborted)); got != want {
+				t.Errorf("%s before the deadline: got %s for %v, want %s", left, got, err, want)
+			}
 		}
 	}
 }

@@ -35,7 +35,10 @@ func (c *requestLogConfig) flags(f flagger) {
 
 // options returns the options of all loggers of requests.
 func (c *requestLogConfig) options(logger *slog.Logger) requestlog.Options {
-	return requestlog.Options{Logger: logger, Tenant: admission.TenantOf, Slow: c.slow}
+	return requestlog.Options{
+		Logger: logger, Tenant: admission.TenantOf, Slow: c.slow,
+		Polled: []string{storepb.Info_Info_FullMethodName},
+	}
 }
 
 // rejected returns a function that adds requests for data to log which never began.

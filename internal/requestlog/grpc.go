@@ -16,9 +16,12 @@ import (
 // Options configures a Log and Outcomes. Only Logger is required.
 type Options struct {
 	Logger *slog.Logger
-	// Slow is the duration from which Outcomes logs a request that succeeded. Default 0: only
-	// those that the function Slow was called for.
+	// Slow is the duration from which Outcomes logs a request as slow. Default 0: only those that
+	// the function Slow was called for.
 	Slow time.Duration
+	// Polled has the full names of methods that clients poll. Their code Unavailable says that the
+	// process is starting or stopping, which is not a failure.
+	Polled []string
 	// Tenant returns the tenant of the gRPC request of ctx. nil omits the tenant.
 	Tenant func(ctx context.Context) string
 	// Undescribed, if not nil, is called for each gRPC request that failed after d without a

@@ -27,6 +27,7 @@ type identity struct {
 	id       string
 	describe func() []any // nil until the handler calls Describe
 	slow     bool         // the handler has called Slow
+	atFault  bool         // the handler has called AtFault
 }
 
 // ID returns the id of the gRPC request of ctx, "" if there is none.
@@ -58,6 +59,20 @@ func Slow(ctx context.Context) {
 func slow(ctx context.Context) bool {
 	i, ok := ctx.Value(identityContext{}).(*identity)
 	return ok && i.slow
+}
+
+// AtFault makes Outcomes log the failure of the gRPC request of ctx at warn, whatever its code is:
+// larder caused it. Call it from the goroutine of the handler, at its end.
+func AtFault(ctx context.Context) {
+	if i, ok := ctx.Value(identityContext{}).(*identity); ok {
+		i.atFault = true
+	}
+}
+
+// atFault reports whether the handler has called AtFault.
+func atFault(ctx context.Context) bool {
+	i, ok := ctx.Value(identityContext{}).(*identity)
+	return ok && i.atFault
 }
 
 // described returns what the handler has passed to Describe, nil if nothing.

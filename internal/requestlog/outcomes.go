@@ -3,6 +3,7 @@ package requestlog
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,18 +14,19 @@ import (
 )
 
 const (
-	// In each outcomeInterval there are at most failureBurst lines for failures with the same
+	// In each outcomeInterval there are at most failureBurst lines for fast failures with the same
 	// method and code, because a failing bucket fails every request, and at most slowBurst lines
-	// for slow requests of a method.
+	// for slow requests with the same method and code.
 	outcomeInterval = 10 * time.Second
 	failureBurst    = 10
 	slowBurst       = 100
 )
 
 // Outcomes logs gRPC requests that failed or were slow, one line each, with what their handlers
-// have described. Failures that larder or the bucket caused are logged at warn, failures that the
-// client caused at debug, slow requests at info. Lines above debug are limited. The next line of a
-// kind counts those that were suppressed.
+// have described. Failures that larder or the bucket caused are logged at warn, and so are requests
+// that did not end before their deadline, because a bucket that does not answer looks like that.
+// Other slow requests are logged at info, whatever their code is, and other failures at debug.
+// Lines above debug are limited. The next line of a kind counts those that were suppressed.
 type Outcomes struct {
 	opts Options
 
@@ -32,10 +34,11 @@ type Outcomes struct {
 	kinds map[outcome]*burst
 }
 
-// outcome is a kind of lines. A slow request has the code OK.
+// outcome is a kind of lines.
 type outcome struct {
 	method string // a registered method
 	code   codes.Code
+	slow   bool
 }
 
 type burst struct {
@@ -74,19 +77,20 @@ func (o *Outcomes) log(ctx context.Context, method string, d time.Duration, err 
 	if f := o.opts.Undescribed; f != nil && err != nil && described(ctx) == nil {
 		f(ctx, method, d, err)
 	}
-	level, limit, msg := slog.LevelDebug, 0, "request failed"
+	// Only requests that describe themselves are requests for data. Others, such as a Watch of the
+	// health service, last as long as their clients like.
+	late := described(ctx) != nil && (slow(ctx) || o.opts.Slow > 0 && d >= o.opts.Slow)
 	code := status.Code(err)
-	switch code {
-	case codes.OK:
-		// Only requests that describe themselves are requests for data. Others, such as a Watch of
-		// the health service, last as long as their clients like.
-		if late := o.opts.Slow > 0 && d >= o.opts.Slow; !late && !slow(ctx) ||
-			described(ctx) == nil {
-			return
+	level, limit, msg := slog.LevelDebug, 0, "request failed"
+	switch {
+	case o.fault(ctx, method, code):
+		if level, limit = slog.LevelWarn, failureBurst; late {
+			limit = slowBurst
 		}
+	case late:
 		level, limit, msg = slog.LevelInfo, slowBurst, "slow request"
-	case codes.Internal, codes.Unknown, codes.Aborted, codes.DataLoss:
-		level, limit = slog.LevelWarn, failureBurst
+	case code == codes.OK:
+		return
 	}
 	if !o.opts.Logger.Enabled(ctx, level) {
 		return
@@ -94,7 +98,7 @@ func (o *Outcomes) log(ctx context.Context, method string, d time.Duration, err 
 	suppressed := 0
 	if limit > 0 {
 		var ok bool
-		if suppressed, ok = o.admit(outcome{method, code}, limit, time.Now()); !ok {
+		if suppressed, ok = o.admit(outcome{method, code, late}, limit, time.Now()); !ok {
 			return
 		}
 	}
@@ -113,6 +117,19 @@ func (o *Outcomes) log(ctx context.Context, method string, d time.Duration, err 
 		args = append(args, "suppressed", suppressed)
 	}
 	o.opts.Logger.Log(ctx, level, msg, args...)
+}
+
+// fault reports whether larder or the bucket may have caused a failure.
+func (o *Outcomes) fault(ctx context.Context, method string, code codes.Code) bool {
+	switch code {
+	case codes.Internal, codes.Unknown, codes.Aborted, codes.DataLoss, codes.DeadlineExceeded:
+		return true
+	case codes.Unavailable:
+		return !slices.Contains(o.opts.Polled, method)
+	case codes.OK:
+		return false
+	}
+	return atFault(ctx)
 }
 
 // admit reports whether a line may be logged, and how many of its kind were suppressed since the

@@ -354,7 +354,7 @@ func TestHTTPLinesAreBounded(t *testing.T) {
 func TestFailuresDoNotFloodTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l lines
-		f := NewOutcomes(Options{Logger: l.logger()})
+		f := NewOutcomes(Options{Logger: l.logger(), Polled: []string{"/a/poll"}})
 		fail := func(n int, method string, code codes.Code) []map[string]any {
 			for range n {
 				f.log(t.Context(), method, 0, status.Error(code, "no"))
@@ -371,6 +371,14 @@ func TestFailuresDoNotFloodTheLog(t *testing.T) {
 		if got := len(fail(100, "/a/b", codes.InvalidArgument)); got != 100 {
 			t.Errorf("got %d lines at debug, want all 100", got)
 		}
+		for _, code := range []codes.Code{codes.DeadlineExceeded, codes.Unavailable} {
+			got := fail(1000, "/a/b", code)
+			if len(got) != failureBurst {
+				t.Errorf("%s: got %d lines of 1000, want %d", code, len(got), failureBurst)
+			}
+			has(t, got[0], map[string]string{"level": "WARN", "code": code.String(), "err": "*"})
+		}
+		has(t, fail(1, "/a/poll", codes.Unavailable)[0], map[string]string{"level": "DEBUG"})
 		time.Sleep(outcomeInterval)
 		got := fail(2, "/a/b", codes.Aborted)
 		if len(got) != 2 {
@@ -422,17 +430,32 @@ func TestSlowRequests(t *testing.T) {
 	if got := l.take(t); len(got) != 1 || got[0]["msg"] != "slow request" {
 		t.Errorf("a fast request whose handler calls it slow: got %v", got)
 	}
-	got = ask(time.Hour, status.Error(codes.Aborted, "no"), matchers)
-	if len(got) != 1 {
-		t.Fatalf("got %d lines for a slow failure: %v", len(got), got)
+	for code, want := range map[codes.Code]map[string]string{
+		codes.Aborted:           {"msg": "request failed", "level": "WARN"},
+		codes.DeadlineExceeded:  {"msg": "request failed", "level": "WARN"},
+		codes.Canceled:          {"msg": "slow request", "level": "INFO"},
+		codes.ResourceExhausted: {"msg": "slow request", "level": "INFO"},
+	} {
+		got = ask(time.Hour, status.Error(code, "no"), matchers)
+		if len(got) != 1 {
+			t.Fatalf("got %d lines for a slow failure: %v", len(got), got)
+		}
+		has(t, got[0], want)
+		has(t, got[0], map[string]string{
+			"code": code.String(), "err": "*", "matchers": `{job="bread"}`,
+		})
 	}
-	has(t, got[0], map[string]string{
-		"msg": "request failed", "code": "Aborted", "matchers": `{job="bread"}`,
-	})
-	for range slowBurst {
+	got = ask(time.Hour, status.Error(codes.Canceled, "no"), nil)
+	has(t, got[0], map[string]string{"msg": "request failed", "level": "DEBUG"})
+	ctx = withID(t.Context())
+	AtFault(ctx)
+	o.log(ctx, "/a/d", time.Millisecond, status.Error(codes.ResourceExhausted, "queue"))
+	has(t, l.take(t)[0], map[string]string{"msg": "request failed", "level": "WARN"})
+	got = nil
+	for range 2 * slowBurst {
 		got = append(got, ask(time.Second, nil, matchers)...)
 	}
-	if len(got) != slowBurst {
-		t.Errorf("got %d lines for slow requests, want %d", len(got), slowBurst)
+	if len(got) != slowBurst-1 { // one is above
+		t.Errorf("got %d lines for slow requests, want %d", len(got), slowBurst-1)
 	}
 }

@@ -319,6 +319,9 @@ func TestGateRejects(t *testing.T) {
 				if status.Code(err) != c.want || status.Convert(err).Message() != c.text {
 					t.Errorf("got %v, want %s: %s", err, c.want, c.text)
 				}
+				if got := Overloaded(err); got != (c.want == codes.ResourceExhausted) {
+					t.Errorf("%v is an overload: got %t", err, got)
+				}
 				for _, turn := range first {
 					turn.Close()
 				}

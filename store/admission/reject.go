@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,6 +15,20 @@ const (
 	rejectedQueue  = "queue"   // GateOptions.MaxWaiting
 	rejectedGaveUp = "gave_up" // the client cancelled, or its deadline passed
 )
+
+// queueFull is the error of a request that the queue rejected.
+type queueFull struct{ status *status.Status }
+
+func (e *queueFull) Error() string              { return e.status.String() }
+func (e *queueFull) GRPCStatus() *status.Status { return e.status }
+
+// Overloaded reports whether a request was rejected because of other requests, and not because of
+// what it asks for: the queue was full, or they kept the bytes that it needs.
+func Overloaded(err error) bool {
+	var full *queueFull
+	var must *MustWait
+	return errors.As(err, &full) || errors.As(err, &must)
+}
 
 // rejectExcess rejects a request if w, which has just been queued, is one too many. That is w
 // itself if requests must not wait, else the one that the queue chooses.
@@ -48,7 +63,7 @@ func (c *Controller) rejectExcess(w *waiter, l lane) {
 	if taken := c.takenPlaces(rejected.turn, l); taken != "" {
 		text = fmt.Sprintf("all %s are taken and %d requests wait for one", taken, limit)
 	}
-	c.reject(rejected, l, status.Error(codes.ResourceExhausted, text))
+	c.reject(rejected, l, &queueFull{status.New(codes.ResourceExhausted, text)})
 }
 
 // reject removes a request from its queue and ends its wait with an error.
