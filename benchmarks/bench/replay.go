@@ -67,7 +67,10 @@ func (r *Runner) runReplay(ctx context.Context, rep *report.Report) (err error) 
 	}
 	if r.opts.Start != nil {
 		defer func() { err = errors.Join(err, r.stop()) }()
-		if err := r.restart(ctx); err != nil {
+		if err := r.restart(ctx, DiskKept); err != nil {
+			return err
+		}
+		if err := r.settled(ctx); err != nil {
 			return err
 		}
 	}

@@ -25,9 +25,11 @@ import (
 type Options struct {
 	Document *scenario.Document
 	Budgets  *budget.Document
-	// Start starts a gateway with empty caches, whose blocks are known and whose index headers are
-	// on disk. The Runner closes it before it starts another one.
-	Start func(ctx context.Context) (*Target, error)
+	// Start starts a gateway whose memory is empty, whose blocks are known and whose index headers
+	// are on disk. The Runner closes it before it starts another one.
+	Start func(ctx context.Context, disk Disk) (*Target, error)
+	// HasDisk says that the gateways of Start may have a disk cache.
+	HasDisk bool
 	// Endpoint is a gateway that runs already. Its caches cannot be emptied, therefore cold
 	// scenarios are skipped.
 	Endpoint *Target
@@ -48,10 +50,24 @@ type Options struct {
 	Progress io.Writer
 }
 
+// Disk says what is in the disk cache of a gateway that starts.
+type Disk int
+
+const (
+	// DiskKept has what earlier gateways wrote, and prefetch.
+	DiskKept Disk = iota
+	// DiskEmptied is empty at the start, and prefetch reads indexes into it.
+	DiskEmptied
+	// DiskBare is empty, and prefetch is off. Therefore nothing but requests uses the bucket and
+	// the CPU.
+	DiskBare
+)
+
 // Runner runs scenarios. Use it once.
 type Runner struct {
 	opts    Options
 	target  *Target
+	disk    Disk // of target
 	current atomic.Pointer[recorder]
 	// progress is set by Run.
 	progress *progress
@@ -137,7 +153,7 @@ func (r *Runner) look(ctx context.Context, all []*scenario.Scenario) error {
 		return nil
 	}
 	if r.target == nil {
-		if err := r.restart(ctx); err != nil {
+		if err := r.restart(ctx, DiskKept); err != nil {
 			return err
 		}
 	}
@@ -185,17 +201,17 @@ func (r *Runner) stop() error {
 	return t.Close()
 }
 
-// restart starts a gateway with empty caches.
-func (r *Runner) restart(ctx context.Context) error {
+// restart starts a gateway with empty memory.
+func (r *Runner) restart(ctx context.Context, disk Disk) error {
 	if err := r.stop(); err != nil {
 		return err
 	}
 	runtime.GC() // the caches of the former one are garbage
-	t, err := r.opts.Start(ctx)
+	t, err := r.opts.Start(ctx, disk)
 	if err != nil {
 		return fmt.Errorf("starting the gateway: %w", err)
 	}
-	r.target = t
+	r.target, r.disk = t, disk
 	return nil
 }
 
@@ -264,7 +280,7 @@ func (r *Runner) fresh(
 	ctx context.Context, s *scenario.Scenario, calls []call, m *measured,
 ) error {
 	for i := range calls {
-		if err := r.restart(ctx); err != nil {
+		if err := r.restart(ctx, DiskBare); err != nil {
 			return err
 		}
 		b := r.target.Bucket
@@ -285,10 +301,8 @@ func (r *Runner) fresh(
 func (r *Runner) steady(
 	ctx context.Context, s *scenario.Scenario, calls []call, m *measured,
 ) error {
-	if s.Cache == scenario.Cold || r.target == nil {
-		if err := r.restart(ctx); err != nil {
-			return err
-		}
+	if err := r.ready(ctx, s); err != nil {
+		return err
 	}
 	defer r.sampled(ctx, m)()
 	if s.Cache == scenario.Warm {
@@ -304,6 +318,53 @@ func (r *Runner) steady(
 	}
 	return r.part(ctx, s, calls, m)
 }
+
+// ready starts the gateway of a scenario, unless the one that runs fits.
+func (r *Runner) ready(ctx context.Context, s *scenario.Scenario) error {
+	switch {
+	case s.Cache == scenario.Cold:
+		return r.restart(ctx, DiskBare)
+	case r.target == nil || r.opts.HasDisk && r.disk == DiskBare:
+		if err := r.restart(ctx, DiskKept); err != nil {
+			return err
+		}
+	}
+	return r.settled(ctx)
+}
+
+// settled waits until a gateway of Start has read all indexes that it wants on its disk. A disk
+// that is not written to ends the wait, because it may stay so.
+func (r *Runner) settled(ctx context.Context) error {
+	if !r.opts.HasDisk || r.target.Gather == nil {
+		return nil
+	}
+	within, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	for {
+		got, err := r.target.Gather(within)
+		if err != nil {
+			return err
+		}
+		// Not a number before the blocks are known.
+		pending, ok := families(got).sum("larder_index_prefetch_pending_blocks", nil)
+		paused, _ := families(got).sum("larder_index_prefetch_paused", nil)
+		if !ok || pending == 0 || paused == 1 {
+			return nil
+		}
+		if err := wait(within, settlePoll); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return fmt.Errorf("prefetch into the disk cache has not ended within %s: %v blocks "+
+				"are left", settleTimeout, pending)
+		}
+	}
+}
+
+const (
+	settlePoll    = 20 * time.Millisecond
+	settleTimeout = 10 * time.Minute
+)
 
 // sampled samples the memory of an endpoint until the returned function is called.
 func (r *Runner) sampled(ctx context.Context, m *measured) (end func()) {
@@ -473,6 +534,12 @@ func (r *Runner) fill(out *report.Scenario, s *scenario.Scenario, m *measured) {
 	}
 	if m.hasPeak {
 		out.PeakBytes = &m.peak
+	}
+	if r.target.Bucket != nil {
+		if c := r.target.Bucket.Counts(); c.ApartReads > 0 {
+			reads, bytes := float64(c.ApartReads), float64(c.ApartBytes)
+			out.PrefetchReads, out.PrefetchBytes = &reads, &bytes
+		}
 	}
 	if u.hasCPU && out.Reads != nil {
 		p := r.opts.Budgets.Prices

@@ -17,6 +17,9 @@ type Counts struct {
 	Bytes int64
 	// Errors are calls that the model made fail.
 	Errors int64
+	// ApartReads and ApartBytes are those of ranged reads that are counted apart, and not in Reads
+	// and Bytes: see CountApart.
+	ApartReads, ApartBytes int64
 }
 
 // Minus returns the calls since b.
@@ -24,6 +27,7 @@ func (c Counts) Minus(b Counts) Counts {
 	return Counts{
 		Reads: c.Reads - b.Reads, Lists: c.Lists - b.Lists, Others: c.Others - b.Others,
 		Bytes: c.Bytes - b.Bytes, Errors: c.Errors - b.Errors,
+		ApartReads: c.ApartReads - b.ApartReads, ApartBytes: c.ApartBytes - b.ApartBytes,
 	}
 }
 
@@ -34,6 +38,8 @@ func (c *Counts) Add(b Counts) {
 	c.Others += b.Others
 	c.Bytes += b.Bytes
 	c.Errors += b.Errors
+	c.ApartReads += b.ApartReads
+	c.ApartBytes += b.ApartBytes
 }
 
 // Bucket is a bucket that behaves like the model. It is safe for concurrent use.
@@ -45,10 +51,19 @@ type Bucket struct {
 	counts Counts
 	record bool
 	reads  []*Read
+	apart  func(ctx context.Context) bool // nil: none
 }
 
 // Wrap returns b with the behaviour of m. Closing it closes b.
 func Wrap(b objstore.Bucket, m Model) *Bucket { return &Bucket{Bucket: b, chance: newChance(m)} }
+
+// CountApart counts ranged reads apart whose context fulfils a condition, for instance those that
+// no request asked for. They are not recorded.
+func (b *Bucket) CountApart(condition func(ctx context.Context) bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.apart = condition
+}
 
 // SetModel replaces the model for calls that begin from now on.
 func (b *Bucket) SetModel(m Model) {
@@ -97,10 +112,18 @@ func (b *Bucket) call(ctx context.Context, n *int64, name string) error {
 	return err
 }
 
-// begin counts a read and returns it. Its end is the time of its first byte.
-func (b *Bucket) begin(n *int64, name string) (r *Read, bytesPerSecond int64, err error) {
+// begin counts a read and returns it. Its end is the time of its first byte. bytes counts those of
+// its body.
+func (b *Bucket) begin(
+	ctx context.Context, n *int64, name string,
+) (r *Read, bytes *int64, bytesPerSecond int64, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	bytes = &b.counts.Bytes
+	apart := n == &b.counts.Reads && b.apart != nil && b.apart(ctx)
+	if apart {
+		n, bytes = &b.counts.ApartReads, &b.counts.ApartBytes
+	}
 	*n++
 	d, err := b.chance.call(name)
 	if err != nil {
@@ -109,17 +132,17 @@ func (b *Bucket) begin(n *int64, name string) (r *Read, bytesPerSecond int64, er
 	r = &Read{Name: name, Start: time.Now()}
 	r.End = r.Start.Add(d)
 	r.firstByte = r.End
-	if b.record {
+	if b.record && !apart {
 		b.reads = append(b.reads, r)
 	}
-	return r, b.chance.model.BytesPerSecond, err
+	return r, bytes, b.chance.model.BytesPerSecond, err
 }
 
 // read reads with open once the first byte is due.
 func (b *Bucket) read(
 	ctx context.Context, n *int64, name string, open func() (io.ReadCloser, error),
 ) (io.ReadCloser, error) {
-	r, bytesPerSecond, err := b.begin(n, name)
+	r, bytes, bytesPerSecond, err := b.begin(ctx, n, name)
 	if wait := until(ctx, r.firstByte); wait != nil {
 		return nil, wait
 	}
@@ -131,7 +154,8 @@ func (b *Bucket) read(
 		return inner, err
 	}
 	return &body{
-		ReadCloser: inner, ctx: ctx, bucket: b, read: r, bytesPerSecond: bytesPerSecond,
+		ReadCloser: inner, ctx: ctx, bucket: b, read: r, bytes: bytes,
+		bytesPerSecond: bytesPerSecond,
 	}, nil
 }
 
@@ -194,6 +218,7 @@ type body struct {
 	ctx            context.Context
 	bucket         *Bucket
 	read           *Read
+	bytes          *int64 // a count of bucket
 	bytesPerSecond int64
 }
 
@@ -203,7 +228,7 @@ func (b *body) ObjectSize() (int64, error) { return objstore.TryToGetSize(b.Read
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.bucket.mu.Lock()
-	b.bucket.counts.Bytes += int64(n)
+	*b.bytes += int64(n)
 	r := b.read
 	r.Bytes += int64(n)
 	if b.bytesPerSecond > 0 {

@@ -1,6 +1,7 @@
 package objectstore
 
 import (
+	"context"
 	"io"
 	"slices"
 	"testing"
@@ -90,4 +91,26 @@ func TestModel(t *testing.T) {
 			t.Errorf("counted %+v, want %+v", got, want)
 		}
 	})
+}
+
+// TestCountApart: reads that are counted apart are in no other count, and not recorded.
+func TestCountApart(t *testing.T) {
+	b := Wrap(faultstore.InMemory(map[string][]byte{"a": make([]byte, 100)}), Model{})
+	type key struct{}
+	b.CountApart(func(ctx context.Context) bool { return ctx.Value(key{}) != nil })
+	b.Record(true)
+	for _, ctx := range []context.Context{t.Context(), context.WithValue(t.Context(), key{}, 1)} {
+		r, err := b.GetRange(ctx, "a", 0, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			t.Fatal(err)
+		}
+		_ = r.Close()
+	}
+	want := Counts{Reads: 1, Bytes: 10, ApartReads: 1, ApartBytes: 10}
+	if got := b.Counts(); got != want || len(b.Reads()) != 1 {
+		t.Errorf("counts %+v, %d recorded reads", got, len(b.Reads()))
+	}
 }

@@ -327,6 +327,9 @@ func (b *benchCommand) measured(
 	if err := generate(); err != nil {
 		return nil, err
 	}
+	if o.HasDisk, err = g.hasDisk(); err != nil {
+		return nil, err
+	}
 	o.Start = g.start
 	target := strings.Join(append([]string{"gateway within bench"}, b.storeArgs...), " ")
 	if b.tune.on {

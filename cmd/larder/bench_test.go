@@ -120,6 +120,40 @@ func TestBench(t *testing.T) {
 	}
 }
 
+// TestBenchDisk: a cold scenario finds nothing on the disk that an earlier run has left, and
+// prefetch is counted apart.
+func TestBenchDisk(t *testing.T) {
+	bucket, dir := wideBucket(t), t.TempDir()
+	scenarios := write(t, "scenarios.yaml", benchScenarios)
+	result := filepath.Join(dir, "a.json")
+	var first *report.Report
+	for run := range 2 {
+		stdout, stderr, err := runBench(t, "--objstore.config="+folder(bucket), "--dir="+dir,
+			"--scenarios="+scenarios, "--only=one-cold|both-warm", "--model=none",
+			"--json="+result, "--", "--disk-cache-size=64MB")
+		if err != nil {
+			t.Fatalf("%v\n%s\n%s", err, stderr, stdout)
+		}
+		r := readReport(t, result)
+		if run == 0 {
+			first = r
+		}
+		cold, warm, before := &r.Scenarios[0], &r.Scenarios[1], &first.Scenarios[0]
+		if *cold.Reads == 0 || *cold.Reads != *before.Reads || cold.PrefetchReads != nil ||
+			slices.ContainsFunc(cold.Hits, func(h report.Hits) bool { return h.Tier == "disk" }) {
+			t.Errorf("run %d: the cold scenario was not cold: %v reads, %+v", run, *cold.Reads,
+				cold.Hits)
+		}
+		if *warm.Reads != 0 {
+			t.Errorf("run %d: %v reads of warm requests", run, *warm.Reads)
+		}
+		if run == 0 && (warm.PrefetchReads == nil || *warm.PrefetchReads == 0 ||
+			!strings.Contains(stdout, "prefetch since the start, apart: ")) {
+			t.Errorf("prefetch is not reported:\n%s", stdout)
+		}
+	}
+}
+
 func readReport(t *testing.T, path string) *report.Report {
 	t.Helper()
 	b, err := os.ReadFile(path)

@@ -19,6 +19,7 @@ import (
 	"larder/benchmarks/objectstore"
 	"larder/benchmarks/tour"
 	"larder/store"
+	"larder/store/prefetch"
 )
 
 // benchGateway starts the gateway that `larder bench` measures, wired as `larder store` is, over a
@@ -36,11 +37,43 @@ type benchGateway struct {
 	constants   constants
 }
 
-// open opens a gateway. bucket is what it reads from.
-func (b *benchGateway) open() (g *gateway, bucket *objectstore.Bucket, err error) {
+// parse parses the flags.
+func (b *benchGateway) parse() (*storeConfig, error) {
 	conf, err := parseStore(b.args...)
 	if err != nil {
-		return nil, nil, fmt.Errorf("store flags after --: %w", err)
+		return nil, fmt.Errorf("store flags after --: %w", err)
+	}
+	return conf, nil
+}
+
+// hasDisk reports whether the flags turn on the disk cache.
+func (b *benchGateway) hasDisk() (bool, error) {
+	conf, err := b.parse()
+	return err == nil && conf.caches.Memory.Disk.Total.Bytes > 0, err
+}
+
+// emptyDisk removes the files of the disk cache, and what prefetch remembers of it.
+func emptyDisk(dataDir string) error {
+	own := filepath.Join(dataDir, "larder")
+	return errors.Join(os.RemoveAll(filepath.Join(own, "disk")),
+		os.RemoveAll(filepath.Join(own, "prefetch.evicted")))
+}
+
+// open opens a gateway. bucket is what it reads from.
+func (b *benchGateway) open(
+	disk bench.Disk,
+) (g *gateway, bucket *objectstore.Bucket, err error) {
+	conf, err := b.parse()
+	if err != nil {
+		return nil, nil, err
+	}
+	if disk != bench.DiskKept {
+		if err := emptyDisk(conf.dataDir.path); err != nil {
+			return nil, nil, err
+		}
+	}
+	if p := &conf.caches.Memory.Disk.Prefetch; disk == bench.DiskBare {
+		p.Given, p.Bytes = true, 0
 	}
 	model := b.model
 	model.Seed += b.starts << 32
@@ -48,6 +81,7 @@ func (b *benchGateway) open() (g *gateway, bucket *objectstore.Bucket, err error
 	conf.hooks = hooks{
 		beneath: func(c objstore.Bucket) objstore.Bucket {
 			bucket = objectstore.Wrap(c, model)
+			bucket.CountApart(prefetch.Reading)
 			return bucket
 		},
 		finished:    b.finished,
@@ -60,7 +94,7 @@ func (b *benchGateway) open() (g *gateway, bucket *objectstore.Bucket, err error
 // try opens and closes a gateway, so that a mistake in the flags is an error before the first
 // scenario.
 func (b *benchGateway) try() error {
-	g, _, err := b.open()
+	g, _, err := b.open(bench.DiskKept)
 	if err != nil {
 		return err
 	}
@@ -74,8 +108,8 @@ const benchReadyTimeout = 10 * time.Minute
 
 // start starts a gateway, and waits until it has read the list of blocks from the bucket and built
 // its index headers.
-func (b *benchGateway) start(ctx context.Context) (*bench.Target, error) {
-	g, bucket, err := b.open()
+func (b *benchGateway) start(ctx context.Context, disk bench.Disk) (*bench.Target, error) {
+	g, bucket, err := b.open(disk)
 	if err != nil {
 		return nil, err
 	}

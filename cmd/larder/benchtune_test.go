@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"larder/benchmarks/bench"
 	"larder/benchmarks/bench/report"
 )
 
@@ -104,7 +105,7 @@ func TestTuningDeadlines(t *testing.T) {
 		args: b.gatewayArgs(t.TempDir()), stderr: t.Output(),
 		constants: constants{memcached: 30 * time.Millisecond},
 	}
-	started, _, err := g.open()
+	started, _, err := g.open(bench.DiskKept)
 	if err != nil {
 		t.Fatal(err)
 	}

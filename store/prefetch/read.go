@@ -119,12 +119,19 @@ func (p *Prefetcher) turn(ctx context.Context, n int64, due time.Time) error {
 	return ctx.Err()
 }
 
+// readingKey is the key of the mark that Reading looks for.
+type readingKey struct{}
+
+// Reading reports whether a read of the bucket with ctx was started by a Prefetcher, not by a
+// request. A request that needs the same pages meanwhile waits for it, and does not change that.
+func Reading(ctx context.Context) bool { return ctx.Value(readingKey{}) != nil }
+
 // read reads pages of a stretch into the disk cache, and returns how far it came. At due the read
 // becomes demand.
 func (p *Prefetcher) read(
 	ctx context.Context, obj pagecache.Object, span pagecache.Span, due time.Time,
 ) (to int64, err error) {
-	ahead, need := slots.LookAhead(ctx)
+	ahead, need := slots.LookAhead(context.WithValue(ctx, readingKey{}, true))
 	if p.o.MinRate > 0 {
 		timer := time.AfterFunc(time.Until(due), func() {
 			p.metrics.demand.Inc()

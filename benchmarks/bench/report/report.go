@@ -63,6 +63,10 @@ type Scenario struct {
 	USD         *float64 `json:"usd_per_1000,omitempty"`
 
 	PeakBytes *float64 `json:"peak_bytes,omitempty"`
+	// PrefetchReads and PrefetchBytes are what the gateway has read into its disk cache in the
+	// background since it started. They are no part of Reads, ReadBytes and USD.
+	PrefetchReads *float64 `json:"prefetch_reads,omitempty"`
+	PrefetchBytes *float64 `json:"prefetch_bytes,omitempty"`
 }
 
 // Row is the time of a part of a request, in milliseconds.

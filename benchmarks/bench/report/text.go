@@ -103,6 +103,8 @@ func (s *Scenario) facts() []fact {
 	add("answer", figure(s.Series, "%s series"), size(&s.AnswerBytes, "%s"))
 	add("bucket", figure(s.Reads, "%s reads"), figure(s.Others, "%s other requests"),
 		size(s.ReadBytes, "%s"), figure(s.Trips, "%s dependent trips"))
+	add("prefetch since the start, apart", figure(s.PrefetchReads, "%s reads"),
+		size(s.PrefetchBytes, "%s"))
 	for _, h := range s.Hits {
 		add(h.Cache+" from "+h.Tier, fmt.Sprintf("%s (%.3g %%)", digits(h.Mean), 100*h.Share))
 	}
