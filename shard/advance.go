@@ -52,6 +52,8 @@ func (m *Member) accept() {
 	c := m.file
 	switch {
 	case c.Epoch <= m.want.epoch():
+	case m.missed(m.highest) && m.confirms(m.highest):
+		// The next report of a peer says which epochs others still rely on.
 	case m.want.isZero():
 		switch {
 		case m.rules.readyBelow || m.allBlank():

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -297,6 +298,80 @@ func TestFieldCases(t *testing.T) {
 		if c.members[ID{"a", 0}].state.Current.Epoch != 1 {
 			t.Error("blocks were dropped while an address was silent")
 		}
+	})
+}
+
+// TestEpochCommittedWithoutAMember: a member with a record keeps its blocks, and refuses Queriers,
+// when a peer has committed an epoch that its own configuration does not have.
+func TestEpochCommittedWithoutAMember(t *testing.T) {
+	stray := func(c Config) Report {
+		return Report{ID: ID{"z", 0}, Instance: 1000, State: State{Current: c}}
+	}
+	one := config(7, 1, "z")
+	t.Run("a process of another cluster", func(t *testing.T) {
+		c := newCluster(t, 3, "a", "b")
+		for _, when := range []string{"at rest", "in a change"} {
+			for _, m := range c.members {
+				if m.want.Lost {
+					continue // it has nothing to lose
+				}
+				before, record := m.Ownership(), m.state
+				m.HandleReport(c.now, c.now, nil, stray(one))
+				c.persist(m)
+				if !m.Ownership().Equal(before) || !m.state.equal(record) {
+					t.Errorf("%s: %s took over an epoch that it did not read: %+v", when, m.id,
+						m.state)
+				}
+				if ready, why := m.Ready(); ready || !strings.Contains(why, "epoch 7") {
+					t.Errorf("%s: %s: ready %v %q", when, m.id, ready, why)
+				}
+			}
+			c.publish(config(2, 5, "a", "b"))
+			c.run(1)
+		}
+		c.run(10)
+		for _, m := range c.members {
+			if m.state.Current.Epoch > 2 || m.state.Next.Epoch > 2 {
+				t.Errorf("%s took over epoch %d", m.id, m.state.epoch())
+			}
+		}
+	})
+	t.Run("the epoch in progress with another content", func(t *testing.T) {
+		c := newCluster(t, 3, "a", "b")
+		m := c.members[ID{"a", 0}]
+		m.HandleConfig(c.now, config(2, 5, "a", "b"))
+		c.persist(m)
+		before := m.Ownership()
+		m.HandleReport(c.now, c.now, nil, stray(config(2, 1, "z")))
+		if ready, why := m.Ready(); ready || !m.Ownership().Equal(before) {
+			t.Errorf("ready %v %q, epochs %+v", ready, why, m.want)
+		}
+	})
+	t.Run("the configuration is late", func(t *testing.T) {
+		c := newCluster(t, 3, "a", "b")
+		c.groups = 5
+		gone := []ID{{"b", 0}, {"b", 1}, {"b", 2}, {"b", 3}, {"b", 4}}
+		c.stop(gone...)
+		c.publish(config(2, 5, "a", "b"))
+		c.stop(gone...)
+		c.run(1)
+		for _, m := range c.members {
+			if err := m.Force(c.now, 2, gone); err != nil {
+				t.Error(err)
+			}
+		}
+		c.run(10)
+		back := c.start(ID{"b", 0}, config(1, 3, "a", "b"))
+		c.run(1)
+		if ready, why := back.Ready(); ready || back.state.epoch() != 1 {
+			t.Errorf("before its configuration: ready %v %q, %+v", ready, why, back.state)
+		}
+		back.HandleConfig(c.now, config(2, 5, "a", "b"))
+		c.run(1)
+		if ready, why := back.Ready(); !ready || back.want.epoch() != 2 {
+			t.Errorf("after its configuration: ready %v %q, %+v", ready, why, back.want)
+		}
+		c.complete("after the configuration came")
 	})
 }
 

@@ -63,6 +63,10 @@
 // it, because then a ConfigMap that reaches the zones at different times would stop every member
 // that reads it late.
 //
+// A member with a record that was not there when an epoch was committed keeps its blocks. It takes
+// the epoch over from a peer once its own configuration is as new. A process of another cluster
+// reports such epochs too, and a member must not drop blocks because of it.
+//
 // # Files
 //
 // SaveState writes shard.state in the format of package sealed: a State as JSON. A file that does

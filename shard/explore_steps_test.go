@@ -406,6 +406,11 @@ func (x *model) fault(w world, yield func(string, world)) {
 				}
 			}
 		}
+		if x.faults.stray && x.up(&w, slot) {
+			to := w
+			x.run(&to, slot, stepStray, 0)
+			yield(x.say("%s hears of an epoch of another cluster", name), to)
+		}
 		if x.faults.duplicate && w.dup == 0 {
 			to := w
 			to.dup = uint8(slot) + 1

@@ -134,6 +134,7 @@ type model struct {
 type faultSet struct {
 	budget                                              int
 	crash, lose, cut, compact, duplicate, mixed, reduce bool
+	stray                                               bool // a report of another cluster
 }
 
 type step struct {
@@ -154,6 +155,7 @@ const (
 	stepStart
 	stepStop
 	stepLose
+	stepStray
 )
 
 func newModel(r rules, f faultSet) *model {
@@ -212,8 +214,8 @@ func appendMember(b []byte, m *Member) []byte {
 	b = appendState(b, m.state)
 	b = appendState(b, m.want)
 	b = append(b, byte(m.file.Epoch), byte(m.file.Count))
-	if m.highest.Epoch > m.want.epoch() {
-		b = append(b, byte(m.highest.Epoch))
+	if m.missed(m.highest) {
+		b = append(b, byte(m.highest.Epoch), byte(m.highest.Count))
 	}
 	if m.want.Lost || m.rules.readyLiterally {
 		b = append(b, byte(m.pending))
@@ -352,6 +354,9 @@ func (x *model) apply(w *world, slot int, s step) uint32 {
 		m.HandleReport(m.now, m.now, q, p.Report(q))
 	case stepCrowd:
 		x.crowdReports(m, s.arg)
+	case stepStray:
+		m.HandleReport(m.now, m.now, nil, Report{ID: ID{Zone: "z"}, Instance: 100,
+			State: State{Current: Config{Epoch: 9, Count: 5, Zones: []string{"a", "b"}}}})
 	case stepTick:
 		m.HandleTime(m.now + tick)
 	case stepForget:

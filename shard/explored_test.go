@@ -62,6 +62,8 @@ func TestTheLawHolds(t *testing.T) {
 			limit: few},
 		{name: "3 to 5, a compaction", faults: one(faultSet{compact: true}), last: 2, limit: few},
 		{name: "3 to 5, a duplicate", faults: one(faultSet{duplicate: true}), last: 2, limit: few},
+		{name: "3 to 5, a report of another cluster", faults: one(faultSet{stray: true}), last: 2,
+			limit: few},
 		{name: "3 to 5 to 3, two counts", faults: one(faultSet{mixed: true}), last: 3, limit: few},
 		{name: "3 to 5 to 3, two faults", faults: all, last: 3, limit: few},
 	}
@@ -151,6 +153,7 @@ func TestZonesAreSymmetric(t *testing.T) {
 // TestExplorationFindsBrokenRules breaks the decision code, one rule at a time.
 func TestExplorationFindsBrokenRules(t *testing.T) {
 	lose := faultSet{budget: 1, lose: true}
+	stray := faultSet{budget: 1, stray: true}
 	for name, e := range map[string]struct {
 		rules  rules
 		faults faultSet
@@ -162,6 +165,7 @@ func TestExplorationFindsBrokenRules(t *testing.T) {
 		"a drop before the Querier wait":      {rules{dropEarly: true}, faultSet{}, 2},
 		"an epoch before the drops":           {rules{acceptEarly: true}, faultSet{}, 3},
 		"a drop before a Querier asked":       {rules{dropUnasked: true}, faultSet{}, 2},
+		"an epoch of another cluster":         {rules{inheritAny: true}, stray, 2},
 		"a start with the newest epoch alone": {rules{inheritNewest: true}, lose, 2},
 	} {
 		t.Run(name, func(t *testing.T) {

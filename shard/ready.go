@@ -32,8 +32,11 @@ func (m *Member) Ready() (bool, string) {
 		m.now-m.started < m.opts.startWait() {
 		return false, "waits for a peer to say which epoch is the highest"
 	}
-	if e := m.highest.Epoch; e > m.want.epoch() {
-		return false, fmt.Sprintf("is at epoch %d, but peers have committed %d", m.want.epoch(), e)
+	if m.missed(m.highest) {
+		return false, fmt.Sprintf("is at epoch %d, and peers have committed epoch %d with %d "+
+			"ordinals in %q without it: waits for that epoch in its configuration, which has "+
+			"epoch %d", m.want.epoch(), m.highest.Epoch, m.highest.Count, m.highest.Zones,
+			m.file.Epoch)
 	}
 	if (m.want.Lost || m.rules.readyLiterally) && m.pending > m.want.epoch() {
 		return false, fmt.Sprintf(

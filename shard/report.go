@@ -233,10 +233,13 @@ func (m *Member) learn(r Report) {
 	switch {
 	case m.want.isZero():
 		m.inherit(s)
-	case done.Epoch > m.want.epoch(),
-		!m.want.Committed && done.Epoch == next.Epoch && !done.IsZero() && !done.Equal(next):
-		// The epoch was committed without this member, which only force does or a lost record.
-		m.inherit(s)
+	case m.missed(done):
+		// Only force commits an epoch without a member, or a lost record makes it seem so. A
+		// process of another cluster reports such an epoch too. A member with a record therefore
+		// keeps what it has until its own configuration is as new.
+		if m.want.Lost || m.rules.inheritAny || m.confirms(done) {
+			m.inherit(s)
+		}
 	case done.Equal(next) && !next.IsZero():
 		m.commit()
 	case m.want.Lost && next.IsZero() && s.Next.Epoch > m.want.Current.Epoch:
@@ -247,6 +250,19 @@ func (m *Member) learn(r Report) {
 		// The peer has persisted another one without this one, and never goes back.
 		m.dead = true
 	}
+}
+
+// missed reports whether an epoch that is committed is news to this member: it did not take it on,
+// or took on another content.
+func (m *Member) missed(done Config) bool {
+	return done.Epoch > m.want.epoch() || !done.IsZero() && !m.want.Committed &&
+		done.Epoch == m.want.Next.Epoch && !done.Equal(m.want.Next)
+}
+
+// confirms reports whether the configuration that this process read is as new as an epoch that a
+// peer has committed.
+func (m *Member) confirms(done Config) bool {
+	return m.file.Equal(done) || m.file.Epoch > done.Epoch
 }
 
 // inherit starts from the epochs of a peer.

@@ -10,5 +10,6 @@ type rules struct {
 	acceptEarly     bool // takes on an epoch before the drops of the one before it
 	dropUnasked     bool // drops although a Querier has not asked the new group
 	inheritNewest   bool // a member without a record starts with the newest epoch alone
+	inheritAny      bool // takes over an epoch that its own configuration does not have
 	readyLiterally  bool // counts epochs of peers that are not committed, with a record too
 }
