@@ -88,6 +88,7 @@ func (g *gateway) open() (err error) {
 
 	reg := telemetry.NewRegistry()
 	g.metrics = reg
+	g.tracing.Register(reg)
 	var dir *datadir.Dir // nil: larder keeps nothing on disk
 	if conf.dataDir.cacheIndexHeader {
 		if dir, err = openDataDir(conf.dataDir.path, reg); err != nil {

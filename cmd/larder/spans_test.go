@@ -75,6 +75,10 @@ func startTraced(
 			"spans_per_request: -1}}", c.Addr),
 	}, args...)...)
 	p.await("readiness changed.*ready=true")
+	const dropped = `larder_trace_spans_dropped_total{reason="queue_full"} 0`
+	if _, text := p.get("/metrics"); !strings.Contains(text, dropped) {
+		t.Errorf("/metrics lacks %s", dropped)
+	}
 	return &tracedLarder{p, c}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/version"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
@@ -34,7 +35,15 @@ type Tracing struct {
 	// Replaced lists the values of the configuration that cannot be used.
 	Replaced []Replaced
 
-	sdk *sdktrace.TracerProvider
+	sdk   *sdktrace.TracerProvider
+	queue *spanQueue
+}
+
+// Register registers the metrics of tracing, if it is on.
+func (t *Tracing) Register(reg prometheus.Registerer) {
+	if t.queue != nil {
+		reg.MustRegister(t.queue.full, t.queue.failed)
+	}
 }
 
 // Replaced is a value of the configuration that cannot be used: its key, the value, the valid
@@ -106,7 +115,7 @@ func NewTracing(ctx context.Context, conf []byte) (*Tracing, error) {
 	}
 	attrs = append(attrs, attribute.String("service.name", name))
 	res := []resource.Option{resource.WithFromEnv(), resource.WithAttributes(attrs...)}
-	t, err := newTracing(ctx, exporter, res, sdktrace.WithSampler(sampler))
+	t, err := newTracing(ctx, exporter, c.SpansPerRequest, res, sdktrace.WithSampler(sampler))
 	if err == nil {
 		t.Replaced, t.SpansPerRequest = replaced, c.SpansPerRequest
 	}
@@ -131,7 +140,7 @@ func tracingFromEnv(ctx context.Context) (*Tracing, error) {
 		resource.WithAttributes(attribute.String("service.name", "larder")),
 		resource.WithFromEnv(),
 	}
-	return newTracing(ctx, exporter, res)
+	return newTracing(ctx, exporter, 0, res)
 }
 
 // exporterFromEnv uses the variables that name the protocol. The one for traces takes precedence.
@@ -154,17 +163,18 @@ func exporterFromEnv(ctx context.Context) (sdktrace.SpanExporter, error) {
 }
 
 func newTracing(
-	ctx context.Context, exporter sdktrace.SpanExporter, resOpts []resource.Option,
-	sdkOpts ...sdktrace.TracerProviderOption,
+	ctx context.Context, exporter sdktrace.SpanExporter, spansPerRequest int,
+	resOpts []resource.Option, sdkOpts ...sdktrace.TracerProviderOption,
 ) (*Tracing, error) {
 	opts := []resource.Option{resource.WithTelemetrySDK(), resource.WithAttributes(instance()...)}
 	res, err := resource.New(ctx, append(opts, resOpts...)...) // the later one wins
 	if err != nil {
 		return nil, fmt.Errorf("resource attributes: %w", sdkVariables().Error(err))
 	}
+	queue := newSpanQueue(exporter, spansPerRequest)
 	sdk := sdktrace.NewTracerProvider(
-		append(sdkOpts, sdktrace.WithBatcher(exporter), sdktrace.WithResource(res))...)
-	return &Tracing{Provider: sdk, Enabled: true, sdk: sdk}, nil
+		append(sdkOpts, sdktrace.WithSpanProcessor(queue), sdktrace.WithResource(res))...)
+	return &Tracing{Provider: sdk, Enabled: true, sdk: sdk, queue: queue}, nil
 }
 
 // instance returns the attributes that tell this process from others: its version, and its host
