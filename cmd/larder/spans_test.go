@@ -314,7 +314,8 @@ func TestSpansCoverStages(t *testing.T) {
 		"stage series", "stage chunks")
 	checkCoverage(t, "memory", read(memory), "span thanos.Store/Series", "stage send")
 	checkCoverage(t, "memcached", read(fromMemcached), "span thanos.Store/Series", "stage chunks")
-	checkCoverage(t, "disk", read(fromDisk), "span thanos.Store/Series", "stage chunks")
+	// No stage is required: what the kernel still has of the files is read in less than 1 ms.
+	checkCoverage(t, "disk", read(fromDisk), "span thanos.Store/Series")
 	var names []string
 	for tier, traces := range map[string][]*spanTree{
 		"bucket": read(bucket), "memory": read(memory), "memcached": read(fromMemcached),
