@@ -63,7 +63,7 @@ type backend struct {
 
 	disk                     *diskcache.Disk     // nil for none
 	pageTrace                *pagetrace.Recorder // nil for none
-	diskLoaded               []<-chan struct{}
+	diskCaches               []*diskcache.Cache
 	indexDisk                *diskcache.Cache // nil for none
 	prefetch                 atomic.Pointer[prefetch.Prefetcher]
 	indexReader, chunkReader readerPointer
@@ -343,6 +343,10 @@ func (b *backend) run(ctx context.Context, ready func()) error {
 			return nil
 		})
 	}
+	background(func() error {
+		b.reportDisk(ctx)
+		return nil
+	})
 	background(func() error {
 		b.awaitDisk(ctx)
 		b.warm(ctx)

@@ -119,7 +119,7 @@ func (b *backend) diskCache(k config.Kind, name string) func(pageBytes int64) by
 	return func(pageBytes int64) bytecache.Disk {
 		o.PageBytes = pageBytes
 		c := b.disk.Open(o)
-		b.diskLoaded = append(b.diskLoaded, c.Loaded())
+		b.diskCaches = append(b.diskCaches, c)
 		if k == config.IndexPages {
 			b.indexDisk = c
 		}
@@ -160,11 +160,38 @@ func (b *backend) awaitDisk(ctx context.Context) {
 	const patience = 30 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for _, loaded := range b.diskLoaded {
+	for _, c := range b.diskCaches {
 		select {
-		case <-loaded:
+		case <-c.Loaded():
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// reportDisk logs what an earlier process left in the disk cache, once that is known. It logs
+// nothing if the disk fails, which is logged already.
+func (b *backend) reportDisk(ctx context.Context) {
+	if len(b.diskCaches) == 0 {
+		return
+	}
+	var pages, bytes int64
+	for _, c := range b.diskCaches {
+		select {
+		case <-c.Loaded():
+		case <-ctx.Done():
+			return
+		}
+		p, n, ok := c.Kept()
+		if !ok {
+			return
+		}
+		pages, bytes = pages+p, bytes+n
+	}
+	if pages == 0 {
+		b.logger.Info("disk cache is empty and starts cold")
+		return
+	}
+	b.logger.Info("disk cache starts with pages of an earlier process",
+		"pages", pages, "bytes", bytes)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -75,6 +76,35 @@ func TestDiskCacheFails(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestDiskCacheSaysWhatItHas: a process with an empty disk cache logs that it starts cold. With the
+// volume of an earlier process, it logs how much that left.
+func TestDiskCacheSaysWhatItHas(t *testing.T) {
+	t.Parallel()
+	const cold, warm = "disk cache is empty and starts cold",
+		`disk cache starts with pages of an earlier process" pages=[1-9]\d* bytes=[1-9]`
+	d := newDisk(t)
+	data, size := t.TempDir(), "--disk-cache-size=40MB"
+	start := func(want, other string, args ...string) {
+		t.Helper()
+		p := d.start(data, args...)
+		if want != "" {
+			p.await(want)
+		}
+		p.same(d.want)
+		p.stop()
+		if log := strings.Join(p.seen, "\n"); regexp.MustCompile(other).MatchString(log) {
+			t.Errorf("%q: the log has %q:\n%s", args, other, log)
+		}
+	}
+	start("", "disk cache")
+	start(cold, warm, size)
+	start(warm, cold, size)
+	if err := os.RemoveAll(filepath.Join(data, "larder", "disk")); err != nil {
+		t.Fatal(err)
+	}
+	start(cold, warm, size)
 }
 
 // TestDiskCacheKilledAtAnyWrite: a process is killed as it writes to its disk cache, at each write
