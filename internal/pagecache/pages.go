@@ -134,11 +134,7 @@ func (p *Pages) PinnedBytes() int64 { return p.pinned }
 // Have returns the number of bytes from off on that p has without a gap, 0 if it does not have off.
 func (p *Pages) Have(off int64) int64 {
 	c := Cursor{p: p}
-	i := c.seek(off)
-	if i < 0 {
-		return 0
-	}
-	return max(p.list[i].end-off, 0)
+	return c.Have(off)
 }
 
 // Bytes returns the bytes [off, off+n). ok is false if p does not have all of them. If they lie on
@@ -181,6 +177,15 @@ func (c *Cursor) seek(off int64) int {
 	}
 	c.i = i
 	return i
+}
+
+// Have does the same as Pages.Have.
+func (c *Cursor) Have(off int64) int64 {
+	i := c.seek(off)
+	if i < 0 {
+		return 0
+	}
+	return max(c.p.list[i].end-off, 0)
 }
 
 // Bytes does the same as Pages.Bytes.

@@ -126,8 +126,9 @@ func (l *layout) segment(
 		if n < raw.len() {
 			chunks = chunks*n/raw.len() + 1
 		}
-		seg.labelEnd, seg.chunkEnd = make([]uint32, 0, n), make([]uint32, 0, n)
+		seg.labelEnd = make([]uint32, 0, n)
 		if withChunks {
+			seg.chunkEnd = make([]uint32, 0, n)
 			seg.chunks = tsdbfmt.ChunkMetas{
 				Ref:   make([]uint64, 0, chunks),
 				Min:   make([]int64, 0, chunks),
@@ -167,8 +168,8 @@ func (l *layout) segment(
 		if withChunks {
 			lo, hi := raw.chunkRange(int(i))
 			seg.chunks.AppendRange(&raw.chunks, lo, hi)
+			seg.chunkEnd = append(seg.chunkEnd, uint32(seg.chunks.Len()))
 		}
-		seg.chunkEnd = append(seg.chunkEnd, uint32(seg.chunks.Len()))
 	}
 	return seg, nil, nil
 }

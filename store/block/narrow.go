@@ -1,7 +1,6 @@
 package block
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -91,10 +90,13 @@ func (s *Stream) appendNarrowed(posting uint32, refs []uint32) error {
 	n := &s.narrow
 	before, symbols := len(s.raw.slots), len(s.syms.refs)
 	own := false // a value is the label's own name, whose symbol is known before the value is
+	known := !n.names && len(n.found) == len(n.wanted)
 	for i := 0; i < len(refs); i += 2 {
 		name, value := refs[i], refs[i+1]
 		if n.names {
 			value = name
+		} else if known && name != n.found[0] && len(n.found) == 1 {
+			continue
 		} else if wanted, err := n.wants(s.ctx, s.plan.header, name); err != nil {
 			return err
 		} else if !wanted {
@@ -113,18 +115,34 @@ func (s *Stream) appendNarrowed(posting uint32, refs []uint32) error {
 }
 
 // sortNarrowed sorts the series of a single label by its values, because a set collects strings
-// faster in their order. References of symbols compare like their strings.
+// faster in their order. It leaves out series without a value, and those whose value an earlier one
+// has. References of symbols compare like their strings.
 func (s *Stream) sortNarrowed() {
 	if s.narrow.names || len(s.narrow.wanted) > 1 {
 		return
 	}
-	value := func(i uint32) uint32 {
-		if slots := s.raw.labels(int(i)); len(slots) > 0 {
-			return s.syms.refs[slots[1]]
+	s.left = s.syms.sortByValue(&s.raw, s.left)
+}
+
+// sortByValue sorts series of raw, which have at most one label, by the references of their values.
+// It keeps the first one of each value.
+func (t *symbols) sortByValue(raw *rawSeries, series []uint32) []uint32 {
+	// Scratch of resolve, which has ended: one more than the series, by the slot of its value.
+	of := slices.Grow(t.missing[:0], len(t.refs))[:len(t.refs)]
+	clear(of)
+	t.missing, t.order = of[:0], t.order[:0]
+	for _, i := range series {
+		if slots := raw.labels(int(i)); len(slots) > 0 && of[slots[1]] == 0 {
+			of[slots[1]] = i + 1
+			t.order = append(t.order, t.refs[slots[1]])
 		}
-		return 0
 	}
-	slices.SortFunc(s.left, func(a, b uint32) int { return cmp.Compare(value(a), value(b)) })
+	slices.Sort(t.order)
+	series = series[:0]
+	for _, ref := range t.order {
+		series = append(series, of[t.slot(ref)]-1)
+	}
+	return series
 }
 
 // checkLeast returns an IrregularError if one of the values is empty.

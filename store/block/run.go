@@ -42,7 +42,7 @@ func (r *run) entryEnd(version, i int, seriesEnd int64) int64 {
 }
 
 // have returns how many bytes from off on the first read has.
-func (r *run) have(off int64) int64 { return r.pages.Have(off) }
+func (r *run) have(off int64) int64 { return r.cursor.Have(off) }
 
 // bytes returns n bytes from off on. They alias a page, or scratch if they lie on several pages.
 func (r *run) bytes(off int64, n int, scratch *[]byte) ([]byte, bool) {

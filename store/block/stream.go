@@ -183,7 +183,12 @@ func (s *Stream) begin() {
 		s.pending = append(s.pending, pendingMatcher{m: m, matches: m.Matches("")})
 	}
 	s.narrow = newNarrowing(s.opts.Collect, s.plan)
-	s.lay = newLayout(&s.names, min(segmentLabelBytes, 8*s.opts.RunBytes))
+	rules := &s.names
+	if s.narrow.on && !s.narrow.names {
+		// The caller needs values of a label that is not external.
+		rules = &nameRules{dropped: rules.dropped, clash: rules.clash}
+	}
+	s.lay = newLayout(rules, min(segmentLabelBytes, 8*s.opts.RunBytes))
 	s.done, s.decoded = false, false
 }
 
