@@ -46,6 +46,7 @@ type shardConfig struct {
 	// set by load
 	id     shard.ID
 	parsed shard.Config
+	name   string // of the cluster, in the file
 	client *membership.ClientConfig
 }
 
@@ -57,8 +58,9 @@ func (c *shardConfig) flags(f flagger) {
 		"Number of this configuration. Raise it with each change of --shard.count or "+
 			"--shard.zones.")
 	flag(f, "shard.config-file", "", &c.file, text,
-		"Path to a YAML file with epoch, count and zones, instead of --shard.count. "+
-			"It is watched: a change needs no restart.").PlaceHolder("<file-path>")
+		"Path to a YAML file with epoch, count and zones, and optionally the name of the "+
+			"cluster, instead of --shard.count. It is watched: a change needs no restart.",
+	).PlaceHolder("<file-path>")
 	flag(f, "shard.ordinal", "", &c.ordinal, func(s string) (*int, error) {
 		n, err := integer(0)(s)
 		return &n, err
@@ -110,7 +112,7 @@ func (c *shardConfig) load() (err error) {
 		return errors.New("--shard.config-file has count and zones: " +
 			"remove --shard.count and --shard.zones")
 	case c.file != "":
-		if c.parsed, err = c.read(); err != nil {
+		if c.parsed, c.name, err = c.read(); err != nil {
 			return err
 		}
 	default:
@@ -137,17 +139,17 @@ func (c *shardConfig) load() (err error) {
 	return err
 }
 
-// read reads --shard.config-file.
-func (c *shardConfig) read() (shard.Config, error) {
+// read reads --shard.config-file. cluster is the name in it.
+func (c *shardConfig) read() (parsed shard.Config, cluster string, err error) {
 	b, err := os.ReadFile(c.file)
 	if err != nil {
-		return shard.Config{}, fmt.Errorf("--shard.config-file: %w", redaction.File(err))
+		return parsed, "", fmt.Errorf("--shard.config-file: %w", redaction.File(err))
 	}
-	parsed, err := membership.ParseConfig(b)
+	parsed, cluster, err = membership.ParseConfig(b)
 	if err != nil {
 		err = fmt.Errorf("--shard.config-file %s: %w", c.file, err)
 	}
-	return parsed, err
+	return parsed, cluster, err
 }
 
 // findOrdinal returns the ordinal of the process.
@@ -206,7 +208,11 @@ func (b *backend) openShard(dir *datadir.Dir, reg prometheus.Registerer) error {
 	}
 	var err error
 	b.shard, err = membership.New(membership.Options{
-		ID: c.id, Config: c.parsed, Peers: c.peers, Client: c.client,
+		ID: c.id, Config: c.parsed,
+		Identity: membership.Identity{
+			Cluster: c.name, Bucket: b.conf.bucket.parsed.Fingerprint(),
+		},
+		Peers: c.peers, Client: c.client,
 		QuerierWait: c.querierWait, StartWait: c.startWait,
 		Dir: dir.At(), LockDir: dir.Lock, Warm: b.warmForShard,
 		Heat: func(blocks []ulid.ULID) []byte {
@@ -284,11 +290,11 @@ func (b *backend) reloadShard() reload.Unit {
 	return reload.Unit{
 		Kind: "shard", Files: func() []string { return []string{c.file} },
 		Load: func(ctx context.Context) error {
-			parsed, err := c.read()
+			parsed, cluster, err := c.read()
 			if err != nil {
 				return err
 			}
-			if err := b.shard.Reconfigure(ctx, parsed); err != nil {
+			if err := b.shard.Reconfigure(ctx, parsed, cluster); err != nil {
 				return fmt.Errorf("--shard.config-file %s: %w", c.file, err)
 			}
 			return nil

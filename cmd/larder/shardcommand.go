@@ -155,6 +155,9 @@ func printStatus(out io.Writer, s *membership.Status) error {
 	if len(s.Progress.Silent) > 0 {
 		row("silent", strings.Join(s.Progress.Silent, ", "))
 	}
+	if len(s.Foreign) > 0 {
+		row("other clusters", strings.Join(s.Foreign, ", "))
+	}
 	if len(s.State.Forced) > 0 {
 		row("forced without", s.State.Forced)
 	}

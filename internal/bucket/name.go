@@ -1,9 +1,12 @@
 package bucket
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"regexp"
 	"strings"
 
@@ -83,6 +86,21 @@ func (c *Config) checkName() error {
 		return nil
 	}
 	return fmt.Errorf("config.%s: %q cannot exist: %s", key, name, rule)
+}
+
+// Fingerprint tells buckets apart: a hash of the provider, the name and the prefix. The endpoint
+// does not count. It has no secrets.
+func (c *Config) Fingerprint() string {
+	key := c.bucketKey()
+	name := c.text(key)
+	if key == "directory" {
+		if path, err := filepath.Abs(name); err == nil {
+			name = path
+		}
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q", strings.ToUpper(string(c.Type)), name,
+		strings.Trim(c.Prefix, "/")))
+	return hex.EncodeToString(sum[:8])
 }
 
 // where returns the bucket and its endpoint for errors and the log, without secrets.

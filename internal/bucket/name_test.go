@@ -5,6 +5,35 @@ import (
 	"testing"
 )
 
+// TestFingerprints: the provider, the name and the prefix tell buckets apart. Secrets and addresses
+// do not count.
+func TestFingerprints(t *testing.T) {
+	of := func(text string) string {
+		c, err := Parse([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Fingerprint()
+	}
+	one := of("{type: S3, config: {bucket: blocks, endpoint: e, secret_key: a}}")
+	if one != of("{type: s3, config: {bucket: blocks, endpoint: f, secret_key: b}}") {
+		t.Error("the endpoint or a secret counts")
+	}
+	seen := map[string]string{one: "S3"}
+	for _, text := range []string{
+		"{type: S3, config: {bucket: others, endpoint: e}}",
+		"{type: S3, config: {bucket: blocks, endpoint: e}, prefix: p}",
+		"{type: GCS, config: {bucket: blocks}}",
+		"{type: FILESYSTEM, config: {directory: /blocks}}",
+		"{type: FILESYSTEM, config: {directory: /others}}",
+	} {
+		if same, ok := seen[of(text)]; ok {
+			t.Errorf("%s is the same as %s", text, same)
+		}
+		seen[of(text)] = text
+	}
+}
+
 // TestBucketNamesThatCannotExist: a name that no bucket of the type can have is an error.
 func TestBucketNamesThatCannotExist(t *testing.T) {
 	f := func(conf, want string) {

@@ -17,21 +17,27 @@ type configDoc struct {
 	Epoch uint64   `yaml:"epoch"`
 	Count int      `yaml:"count"`
 	Zones []string `yaml:"zones"`
+	// Cluster names the processes that share blocks.
+	Cluster string `yaml:"cluster"`
 }
 
-// ParseConfig parses a configuration: epoch, count and zones, all required. Zones may be in any
-// order.
-func ParseConfig(b []byte) (shard.Config, error) {
+// ParseConfig parses a configuration: epoch, count and zones, all required, and the name of the
+// cluster, which may be empty. Zones may be in any order.
+func ParseConfig(b []byte) (c shard.Config, cluster string, err error) {
 	var doc configDoc
 	if len(bytes.TrimSpace(b)) == 0 {
-		return shard.Config{}, errors.New("the document is empty: want epoch, count and zones")
+		return c, "", errors.New("the document is empty: want epoch, count and zones")
 	}
 	if err := yaml.UnmarshalStrict(b, &doc); err != nil {
-		return shard.Config{}, yamldoc.Shape{Of: doc}.Explain(b, err)
+		return c, "", yamldoc.Shape{Of: doc}.Explain(b, err)
+	}
+	if len(doc.Cluster) > maxClusterBytes {
+		return c, "", fmt.Errorf("the name of the cluster has %d bytes, want at most %d",
+			len(doc.Cluster), maxClusterBytes)
 	}
 	slices.Sort(doc.Zones)
-	c := shard.Config{Epoch: doc.Epoch, Count: doc.Count, Zones: doc.Zones}
-	return c, c.Validate()
+	c = shard.Config{Epoch: doc.Epoch, Count: doc.Count, Zones: doc.Zones}
+	return c, doc.Cluster, c.Validate()
 }
 
 // contradiction returns an error if a configuration has the epoch of a persisted one and another

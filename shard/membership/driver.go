@@ -26,6 +26,9 @@ const maxAsks = 2048
 type Options struct {
 	ID     shard.ID
 	Config shard.Config // of the flags or the file, valid
+	// Identity keeps processes of other clusters from being taken for peers. Zero: any process that
+	// answers is a peer.
+	Identity Identity
 	// Peers are the addresses of all members, this one included or not.
 	Peers []Peer
 	// Client is how peers are asked; nil is HTTP without TLS and authentication.
@@ -75,6 +78,7 @@ type Driver struct {
 	must     uint64 // number of the ownership that a view must have for readiness
 	applied  uint64 // number of the ownership of the published view
 	seen     map[shard.ID]seen
+	foreign  []string // addresses that answered for another cluster, sorted
 	diskBad  bool
 	released time.Time // since when the process may be removed; zero: it may not
 	logged   logged
@@ -244,9 +248,9 @@ func (d *Driver) save(state shard.State) error {
 	return err
 }
 
-// Reconfigure replaces the configuration. It returns an error, and keeps the one in use, if the
-// epoch did not grow with the change.
-func (d *Driver) Reconfigure(ctx context.Context, c shard.Config) error {
+// Reconfigure replaces the configuration and the name of the cluster. It returns an error, and
+// keeps those in use, if the epoch did not grow with a change of the configuration.
+func (d *Driver) Reconfigure(ctx context.Context, c shard.Config, cluster string) error {
 	err := errors.New("the process is stopping")
 	d.do(ctx, func() {
 		if err = contradiction(d.member.State(), c); err != nil {
@@ -255,7 +259,7 @@ func (d *Driver) Reconfigure(ctx context.Context, c shard.Config) error {
 		if err = backwards(d.opts.Config, c); err != nil {
 			return
 		}
-		d.opts.Config = c
+		d.opts.Config, d.opts.Identity.Cluster = c, cluster
 		d.member.HandleConfig(d.now(), c)
 	})
 	return err

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -33,6 +34,27 @@ type cluster struct {
 	peers     []Peer
 	blocks    []ulid.ULID
 	groups    int // of the Querier
+	identity  Identity
+	log       journal
+}
+
+// journal keeps the log of all processes.
+type journal struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (j *journal) Write(b []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(b)
+}
+
+// count returns how many lines have a text.
+func (j *journal) count(text string) int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return strings.Count(j.text.String(), text)
 }
 
 // process is a Driver with a catalog that knows the blocks of the cluster.
@@ -94,8 +116,9 @@ func (c *cluster) start(id shard.ID, conf shard.Config) *process {
 	ctx, cancel := context.WithCancel(context.Background())
 	changed := make(chan struct{}, 1)
 	d, err := New(Options{
-		ID: id, Config: conf, Peers: c.peers, QuerierWait: wait, Dir: dir,
-		Warm: func(id ulid.ULID) bool { return (*p.view.Load())[id] },
+		ID: id, Config: conf, Identity: c.identity, Peers: c.peers, QuerierWait: wait, Dir: dir,
+		Logger: slog.New(slog.NewTextHandler(&c.log, nil)),
+		Warm:   func(id ulid.ULID) bool { return (*p.view.Load())[id] },
 		Heat: func(blocks []ulid.ULID) []byte {
 			if blocks[0] == c.blocks[1] && id.Zone == "b" {
 				return make([]byte, 101) // more than MaxHeat
@@ -222,7 +245,10 @@ func (c *cluster) complete() {
 func (c *cluster) reconfigure(conf shard.Config) {
 	c.t.Helper()
 	for _, p := range c.processes {
-		if err := p.Reconfigure(context.Background(), conf); err != nil {
+		if p.member.ID().Zone == "z" {
+			continue // of another cluster
+		}
+		if err := p.Reconfigure(context.Background(), conf, ""); err != nil {
 			c.t.Error(err)
 		}
 	}
@@ -386,6 +412,76 @@ func TestForce(t *testing.T) {
 	})
 }
 
+// TestOtherClusters: an address of the peers belongs to another cluster. Its reports are refused,
+// logged once and shown, and changes go on without it.
+func TestOtherClusters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 2).known(3)
+		defer c.stopAll()
+		stray := shard.ID{Zone: "z", Ordinal: 0}
+		host, port, _ := net.SplitHostPort(address(stray))
+		c.peers = append(c.peers, Peer{"http", host, port})
+		c.identity = Identity{Bucket: "other"}
+		p := c.start(stray, shard.Config{Epoch: 7, Count: 1, Zones: []string{"z"}})
+		time.Sleep(6 * time.Minute) // it starts alone, and commits
+		synctest.Wait()
+		if s := p.member.State(); s.Current.Epoch != 7 {
+			t.Fatalf("the other cluster: %+v", s)
+		}
+		c.identity.Bucket = "own"
+		c.startAll(conf(1, 2))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		c.groups = 2
+		c.pass(wait)
+		first := shard.ID{Zone: "a", Ordinal: 0}
+		s := c.statusOf(first)
+		if !s.Ready || !s.State.Current.Equal(conf(1, 2)) ||
+			!slices.Equal(s.Foreign, []string{address(stray)}) {
+			t.Errorf("beside another cluster: %+v", s)
+		}
+		if n := c.log.count("belongs to another cluster"); n != 8 {
+			// Each of four processes sees it, and it sees four.
+			t.Errorf("logged %d times, want 8", n)
+		}
+		c.reconfigure(conf(2, 3))
+		c.startAll(conf(2, 3))
+		c.groups = 3
+		c.pass(4 * wait)
+		if s := c.statusOf(first); !s.State.Settled(2) {
+			t.Errorf("the change did not end beside another cluster: %+v", s)
+		}
+	})
+}
+
+// TestIdentities: names decide if both sides have one, then the buckets. An older version has none.
+func TestIdentities(t *testing.T) {
+	for _, c := range []struct {
+		a, b    Identity
+		differs bool
+	}{
+		{Identity{"", "x"}, Identity{"", "x"}, false},
+		{Identity{"", "x"}, Identity{"", "y"}, true},
+		{Identity{"n", "x"}, Identity{"n", "y"}, false},
+		{Identity{"n", "x"}, Identity{"m", "x"}, true},
+		{Identity{"n", "x"}, Identity{"", "x"}, false},
+		{Identity{"n", "x"}, Identity{"", "y"}, true},
+		{Identity{"n", "x"}, Identity{}, false},
+	} {
+		if c.a.differs(c.b) != c.differs || c.b.differs(c.a) != c.differs {
+			t.Errorf("%+v and %+v: differs %v, want %v", c.a, c.b, !c.differs, c.differs)
+		}
+	}
+	text := "{epoch: 1, count: 1, zones: [a], cluster: metrics}"
+	if _, name, err := ParseConfig([]byte(text)); err != nil || name != "metrics" {
+		t.Errorf("name %q, %v", name, err)
+	}
+	long := strings.Repeat("a", maxClusterBytes+1)
+	if _, _, err := ParseConfig([]byte(strings.Replace(text, "metrics", long, 1))); err == nil {
+		t.Error("no error for a long name")
+	}
+}
+
 // TestForceIsForOperators: a request that may not force is rejected, and so is one that a page of
 // another site makes.
 func TestForceIsForOperators(t *testing.T) {
@@ -424,7 +520,7 @@ func TestConfigurations(t *testing.T) {
 		"{epoch: 1, cont: 3, zones: [a]}":     "cont",
 		"{epoch: x, count: 3, zones: [a]}":    "epoch",
 	} {
-		c, err := ParseConfig([]byte(text))
+		c, _, err := ParseConfig([]byte(text))
 		switch {
 		case want == "" && (err != nil || !c.Equal(conf(2, 3))):
 			t.Errorf("%s: %+v, %v", text, c, err)
@@ -456,16 +552,16 @@ func TestConfigurations(t *testing.T) {
 	for c, want := range map[*shard.Config]string{
 		ptr(conf(2, 4)): "raise the epoch", ptr(conf(1, 2)): "new, higher epoch",
 	} {
-		if err := d.Reconfigure(ctx, *c); err == nil || !strings.Contains(err.Error(), want) {
+		if err := d.Reconfigure(ctx, *c, ""); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("change to %+v: %v, want %q", c, err, want)
 		}
 	}
-	if err := d.Reconfigure(ctx, conf(9, 4)); err != nil {
+	if err := d.Reconfigure(ctx, conf(9, 4), ""); err != nil {
 		t.Error(err)
 	}
 	stop()
 	<-ended
-	if err := d.Reconfigure(context.Background(), conf(10, 4)); err == nil {
+	if err := d.Reconfigure(context.Background(), conf(10, 4), ""); err == nil {
 		t.Error("no error after the end")
 	}
 }
@@ -491,8 +587,8 @@ func TestReportsAreChecked(t *testing.T) {
 	huge := valid
 	huge.State.Current = shard.Config{Epoch: 1, Count: 1 << 30, Zones: []string{"b"}}
 	for name, body := range map[string]any{
-		"valid": valid, "no member": shard.Report{}, "many clients": many, "huge count": huge,
-		"text": "x",
+		"valid": report{valid, Identity{"c", "b"}}, "of an older version": valid,
+		"no member": shard.Report{}, "many clients": many, "huge count": huge, "text": "x",
 	} {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			if err := json.NewEncoder(w).Encode(body); err != nil {
@@ -503,7 +599,7 @@ func TestReportsAreChecked(t *testing.T) {
 			name: &peerName{client: s.Client()}, url: s.URL,
 		})
 		s.Close()
-		if (err == nil) != (name == "valid") {
+		if (err == nil) != (name == "valid" || name == "of an older version") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

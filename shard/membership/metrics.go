@@ -10,6 +10,7 @@ type metrics struct {
 	epoch, count                *prometheus.GaugeVec
 	leaving, silent, duplicates prometheus.Gauge
 	lacking, unconfirmed        prometheus.Gauge
+	foreign                     prometheus.Gauge
 	stateFailures               *prometheus.CounterVec
 	questions                   *prometheus.CounterVec
 	unwatched                   prometheus.Counter
@@ -44,6 +45,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			"Number of new owners that have not confirmed all blocks of this process."),
 		silent: gauge("larder_shard_silent_peers",
 			"Number of addresses of peers that did not answer the last question."),
+		foreign: gauge("larder_shard_foreign_peers",
+			"Number of addresses of peers that belong to another cluster: another bucket, or "+
+				"another name in the configuration file. Their answers are refused."),
 		duplicates: gauge("larder_shard_duplicates",
 			"Number of members of which two processes were seen lately."),
 		stateFailures: f.NewCounterVec(prometheus.CounterOpts{
@@ -52,7 +56,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"operation"}),
 		questions: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_shard_questions_total",
-			Help: "Total number of questions to peers, by outcome: answered, failed.",
+			Help: "Total number of questions to peers, by outcome: answered, failed, " +
+				"foreign (of another cluster, refused).",
 		}, []string{"outcome"}),
 		unwatched: f.NewCounter(prometheus.CounterOpts{
 			Name: "larder_shard_clients_unwatched_total",
@@ -67,7 +72,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, operation := range []string{"read", "write"} {
 		m.stateFailures.WithLabelValues(operation)
 	}
-	for _, outcome := range []string{answered, failed} {
+	for _, outcome := range []string{answered, failed, foreign} {
 		m.questions.WithLabelValues(outcome)
 	}
 	return m

@@ -31,6 +31,7 @@ func (d *Driver) note() {
 	m.lacking.Set(float64(len(p.Lacking)))
 	m.unconfirmed.Set(float64(len(p.Unconfirmed)))
 	m.silent.Set(float64(len(p.Silent)))
+	m.foreign.Set(float64(len(d.foreign)))
 	m.duplicates.Set(float64(len(p.Duplicates)))
 
 	old := d.logged

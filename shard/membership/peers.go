@@ -25,6 +25,7 @@ import (
 const (
 	answered = "answered"
 	failed   = "failed"
+	foreign  = "foreign" // for another cluster
 )
 
 const (
@@ -117,7 +118,7 @@ type target struct {
 type result struct {
 	target
 	sent   time.Duration
-	report shard.Report
+	report report
 	err    error
 }
 
@@ -127,12 +128,14 @@ func (d *Driver) poll(ctx context.Context) {
 	defer next.Stop()
 	targets, silent := d.polls.targets(ctx)
 	questions := map[int][]ulid.ULID{}
+	var own Identity
 	for _, t := range targets {
 		if id, ok := t.name.members[t.address]; ok {
 			questions[id.Ordinal] = nil
 		}
 	}
 	if !d.do(ctx, func() {
+		own = d.opts.Identity
 		for _, ordinal := range slices.Collect(maps.Keys(questions)) {
 			questions[ordinal] = d.member.Question(ordinal)
 		}
@@ -149,7 +152,16 @@ func (d *Driver) poll(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	for _, r := range results {
+	var others []result
+	for i := range results {
+		r := &results[i]
+		if r.err == nil && own.differs(r.report.Identity) {
+			delete(r.name.members, r.address)
+			others = append(others, *r)
+			r.err = errForeign
+			d.metrics.questions.WithLabelValues(foreign).Inc()
+			continue
+		}
 		if r.err != nil {
 			delete(r.name.members, r.address)
 			silent = append(silent, r.address)
@@ -161,11 +173,34 @@ func (d *Driver) poll(ctx context.Context) {
 		d.metrics.questions.WithLabelValues(answered).Inc()
 	}
 	slices.Sort(silent)
-	d.do(ctx, func() { d.handle(results, silent) })
+	d.do(ctx, func() {
+		d.refuse(others)
+		d.handle(results, silent)
+	})
 	select {
 	case <-ctx.Done():
 	case <-next.C:
 	}
+}
+
+// errForeign is the error of an answer that is refused.
+var errForeign = errors.New("the answer is of another cluster")
+
+// refuse records the answers of a poll that are of other clusters, and logs those that are new.
+// They are not silent: no member can be behind such an address.
+func (d *Driver) refuse(others []result) {
+	before := d.foreign
+	d.foreign = nil
+	for _, r := range others {
+		d.foreign = append(d.foreign, r.address)
+		if !slices.Contains(before, r.address) {
+			d.log.Error("address of a peer belongs to another cluster, its answers are refused",
+				"address", r.address, "peer", r.report.ID.String(),
+				"cluster", r.report.Cluster, "bucket", r.report.Bucket,
+				"own_cluster", d.opts.Identity.Cluster, "own_bucket", d.opts.Identity.Bucket)
+		}
+	}
+	slices.Sort(d.foreign)
 }
 
 // handle passes the results of a poll to the Member.
@@ -174,7 +209,7 @@ func (d *Driver) handle(results []result, silent []string) {
 		if r.err != nil {
 			continue
 		}
-		d.member.HandleReport(d.now(), r.sent, r.question, r.report)
+		d.member.HandleReport(d.now(), r.sent, r.question, r.report.Report)
 		d.seen[r.report.ID] = seen{
 			r.address, r.report.Instance, r.sent, r.report.State, r.report.ReadyFor,
 			r.name.client, strings.TrimSuffix(r.url, "report"),

@@ -31,9 +31,15 @@ type question struct {
 	Blocks []ulid.ULID `json:"blocks"`
 }
 
+// report is the answer to a question.
+type report struct {
+	shard.Report
+	Identity
+}
+
 // askReport asks one peer.
-func askReport(ctx context.Context, t target) (shard.Report, error) {
-	var r shard.Report
+func askReport(ctx context.Context, t target) (report, error) {
+	var r report
 	if len(t.question) > maxQuestion {
 		return r, fmt.Errorf("more than %d blocks move to one ordinal", maxQuestion)
 	}
@@ -147,13 +153,13 @@ func (d *Driver) Handler(mayForce func(*http.Request) error) http.Handler {
 			http.Error(w, fmt.Sprintf("more than %d blocks", maxQuestion), http.StatusBadRequest)
 			return
 		}
-		var report shard.Report
-		d.answer(w, r, &report, func() {
+		var rep report
+		d.answer(w, r, &rep, func() {
 			if len(q.Blocks) > 0 {
 				d.warmed()
 			}
 			d.member.HandleTime(d.now())
-			report = d.member.Report(q.Blocks)
+			rep = report{d.member.Report(q.Blocks), d.opts.Identity}
 		})
 	})
 	mux.HandleFunc("POST "+Prefix+"heat", func(w http.ResponseWriter, r *http.Request) {

@@ -23,6 +23,9 @@ type Status struct {
 	Progress   shard.Progress `json:"progress"`
 	Clients    int            `json:"clients"` // addresses that called Info lately
 	Peers      []PeerStatus   `json:"peers"`
+	// Foreign are the addresses of peers that belong to another cluster. Identity is the own one.
+	Foreign  []string `json:"foreign,omitempty"`
+	Identity Identity `json:"identity"`
 	// Removable says that the process may be removed. If not, Needed says why.
 	Removable bool   `json:"removable"`
 	Needed    string `json:"needed,omitempty"`
@@ -44,6 +47,7 @@ func (d *Driver) status() Status {
 		ID: d.member.ID(), Instance: d.member.Report(nil).Instance, Ready: snapshot.Ready,
 		Reason: snapshot.Reason, Configured: d.opts.Config, State: d.member.State(),
 		Progress: d.member.Progress(), Clients: len(d.asked),
+		Foreign: d.foreign, Identity: d.opts.Identity,
 	}
 	for id, p := range d.seen {
 		if id != s.ID || p.instance != s.Instance {
