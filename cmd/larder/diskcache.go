@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
+	"github.com/alecthomas/units"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"larder/indexcache"
@@ -21,9 +23,9 @@ import (
 
 // diskCacheConfig has the flags of the disk cache that are not bytes of memory or disk.
 type diskCacheConfig struct {
-	writeRate    int64
+	writeRate    config.Amount
 	writesPerDay config.Amount
-	prefetchRate int64 // least bytes a second; 0: none
+	prefetchRate config.Amount // least bytes a second; 0: none
 }
 
 // diskCacheFlags registers the flags of the disk cache.
@@ -37,21 +39,26 @@ func (c *cachesConfig) diskCacheFlags(f flagger) {
 	flag(f, "disk-cache.index-size", "", &d.Index.Bytes, positive(config.ParseSize),
 		"Part of --disk-cache-size for index pages. Chunk pages get the rest. Default: 40 %.").
 		PlaceHolder("SIZE").IsSetByUser(&d.Index.Given)
-	flag(f, "disk-cache.write-rate", "32MB", &c.disk.writeRate, positive(config.ParseSize),
-		"Limit of bytes that the disk cache writes in a second.")
-	flag(f, "disk-cache.writes-per-day", "", &c.disk.writesPerDay.Bytes, config.ParseSize,
+	w := &c.disk
+	w.writeRate.From, w.writesPerDay.From = "--disk-cache.write-rate", "--disk-cache.writes-per-day"
+	w.prefetchRate.From = "--disk-cache.prefetch-min-rate"
+	flag(f, "disk-cache.write-rate", "32MB", &w.writeRate.Bytes, positive(config.ParseSize),
+		"Limit of bytes that the disk cache writes in a second.").
+		IsSetByUser(&w.writeRate.Given)
+	flag(f, "disk-cache.writes-per-day", "", &w.writesPerDay.Bytes, config.ParseSize,
 		"Limit of bytes that the disk cache writes in a day, because writes wear out flash. "+
 			"Default: three times --disk-cache-size. 0 = no limit.").
-		PlaceHolder("SIZE").IsSetByUser(&c.disk.writesPerDay.Given)
+		PlaceHolder("SIZE").IsSetByUser(&w.writesPerDay.Given)
 	d.Prefetch.From = "--disk-cache.prefetch-bytes"
 	flag(f, "disk-cache.prefetch-bytes", "", &d.Prefetch.Bytes, config.ParseSize,
 		"Limit of indexes that are read into the disk cache in the background: those of recently "+
 			"queried blocks and of the newest ones. Default: three quarters of the part for "+
 			"index pages. 0 = read only what queries need.").
 		PlaceHolder("SIZE").IsSetByUser(&d.Prefetch.Given)
-	flag(f, "disk-cache.prefetch-min-rate", "1MB", &c.disk.prefetchRate, config.ParseSize,
+	flag(f, "disk-cache.prefetch-min-rate", "1MB", &w.prefetchRate.Bytes, config.ParseSize,
 		"Bytes of indexes that are read into the disk cache in a second even if queries use all "+
-			"reads of the bucket. 0 = queries may delay them without a bound.")
+			"reads of the bucket. 0 = queries may delay them without a bound.").
+		IsSetByUser(&w.prefetchRate.Given)
 }
 
 // checkDiskCache checks flags of the disk cache against each other.
@@ -66,9 +73,19 @@ func (c *storeConfig) checkDiskCache() error {
 	case d.Total.Bytes == 0 && d.Prefetch.Given && d.Prefetch.Bytes > 0:
 		return errors.New("--disk-cache.prefetch-bytes needs --disk-cache-size, which is 0")
 	}
-	if w := &c.caches.disk.writesPerDay; !w.Given {
+	conf := &c.caches.disk
+	for _, a := range []*config.Amount{&conf.writeRate, &conf.writesPerDay, &conf.prefetchRate} {
+		if d.Total.Bytes == 0 && a.Given {
+			return fmt.Errorf("%s needs --disk-cache-size, which is 0", a.From)
+		}
+	}
+	w := &conf.writesPerDay
+	if !w.Given {
 		const times = 3
 		w.Bytes = times * d.Total.Bytes
+	} else if w.Bytes > 0 && w.Bytes < diskcache.MinWritesPerDay {
+		return fmt.Errorf("%s is too little to write anything: set at least %s, or 0 for no limit",
+			w, units.Base2Bytes(diskcache.MinWritesPerDay))
 	}
 	return nil
 }
@@ -81,7 +98,7 @@ func (b *backend) openDisk(dir *datadir.Dir, costs *cost.Meter, reg prometheus.R
 	o := diskcache.DiskOptions{
 		Dir: dir.At().Sub("disk"), LockDir: dir.Lock,
 		FirstByte: b.firstByte, Bucket: costs.Model,
-		WriteRate:    b.conf.caches.disk.writeRate,
+		WriteRate:    b.conf.caches.disk.writeRate.Bytes,
 		WritesPerDay: b.conf.caches.disk.writesPerDay.Bytes,
 		Logger:       b.logger, Registerer: reg,
 	}
@@ -141,7 +158,7 @@ func (b *backend) openPrefetch(
 	b.prefetch.Store(prefetch.New(prefetch.Options{
 		Pages: index, Disk: b.indexDisk, Headers: b.headers,
 		MaxBytes: d.Prefetch.Bytes, ReadBytes: d.PrefetchRead,
-		MinRate: orNone(b.conf.caches.disk.prefetchRate),
+		MinRate: orNone(b.conf.caches.disk.prefetchRate.Bytes),
 		Queried: recorder.Recent, Busy: b.server.Busy, Dir: dir, LockDir: lockDir,
 		Logger: b.logger, Registerer: reg,
 	}))

@@ -20,6 +20,14 @@ func TestDiskCacheFlags(t *testing.T) {
 		"--disk-cache.index-size=1GB")
 	f("--disk-cache.prefetch-bytes needs --disk-cache-size, which is 0",
 		"--disk-cache.prefetch-bytes=1GB")
+	for _, flag := range []string{
+		"--disk-cache.write-rate", "--disk-cache.writes-per-day", "--disk-cache.prefetch-min-rate",
+	} {
+		f(flag+" needs --disk-cache-size, which is 0", flag+"=64MB")
+	}
+	f("--disk-cache.writes-per-day 1KiB is too little to write anything: "+
+		"set at least 4MiB, or 0 for no limit",
+		"--disk-cache-size=1GB", "--disk-cache.writes-per-day=1KB")
 	perDay := func(want int64, args ...string) {
 		t.Helper()
 		c, err := loadedFlags(t, args...)
@@ -32,5 +40,6 @@ func TestDiskCacheFlags(t *testing.T) {
 	}
 	perDay(3<<30, "--disk-cache-size=1GB")
 	perDay(0, "--disk-cache-size=1GB", "--disk-cache.writes-per-day=0")
+	perDay(4<<20, "--disk-cache-size=1GB", "--disk-cache.writes-per-day=4MB")
 	perDay(5<<20, "--disk-cache-size=1GB", "--disk-cache.writes-per-day=5MB")
 }

@@ -442,6 +442,23 @@ func TestWritesAreBounded(t *testing.T) {
 	})
 }
 
+// TestLeastWritesPerDay: a cache without priority can write the largest batch of the largest pages.
+func TestLeastWritesPerDay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := openDisk(t, t.TempDir(), func(o *DiskOptions) { o.WritesPerDay = MinWritesPerDay })
+		c := d.Open(Options{Kind: "chunks", PageBytes: 1 << 20})
+		defer c.Close()
+		first, _ := page(1, 0)
+		second, _ := page(1, 1)
+		c.Set(first, make([]byte, 1<<20-1<<10)) // does not fill the batch
+		c.Set(second, make([]byte, 1<<20))
+		written(c)
+		if has := c.Has([]bytecache.Key{first, second}); !has[0] || !has[1] {
+			t.Errorf("written: %v", has)
+		}
+	})
+}
+
 // mounted opens a cache with 100 pages on a file system of its own.
 func mounted(t *testing.T, megabytes int) (root string, c *Cache, log *logBuffer) {
 	t.Helper()

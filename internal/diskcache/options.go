@@ -70,6 +70,10 @@ func (o DiskOptions) withDefaults() DiskOptions {
 	return o
 }
 
+// MinWritesPerDay is the least useful DiskOptions.WritesPerDay. A batch of pages of up to 1 MiB has
+// less than 3 MiB, and caches without Options.Priority may use three quarters of a day's bytes.
+const MinWritesPerDay = 4 << 20
+
 // Options of a Cache.
 type Options struct {
 	// Kind names the cache: its subdirectory, and the label `cache` of the metrics. Default
