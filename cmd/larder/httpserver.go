@@ -102,7 +102,7 @@ func (g *gateway) serveHTTP(reg *prometheus.Registry, connections *inbound.Metri
 		Blocks: shownBlocks{g.backend.catalog, g.backend.irregular}, Flags: g.conf.shown(),
 		Started: time.Now(), Logger: g.logger, Registerer: reg,
 		Explainer: explainer{g.backend.server}, Activity: g.backend.activity,
-		Serving: g.conf.serving(g.backend.bound.Name()), History: g.history,
+		Serving: g.backend.serving, History: g.history,
 	}
 	o.Shard = g.serveShard()
 	if conf.enableAdmin {

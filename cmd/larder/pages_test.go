@@ -236,7 +236,7 @@ func pagesDuringAnIncident(p *pageTest) {
 		"1 request was rejected", "3 requests failed in the last 5 min",
 		"1 request was invalid or cancelled in the last 5 min",
 		"latency budgets", "Series in total, 4 times", "3 requests now", "2 of them wait",
-		"0 failed, 3 throttled",
+		"0 failed, 3 throttled", `drop cluster=~"us-.*"`, "until 2026-02-01T00:00:00Z",
 	)
 	p.rows("#requests", []string{"waiting for the client to read", "exports", `"http_requests`},
 		[]string{"waiting for its turn", "alerts", "2026-01-05 02:00 to 03:59"},

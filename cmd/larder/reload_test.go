@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"html"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -101,6 +102,10 @@ func TestReload(t *testing.T) {
 	publish("..4", keep(ids[1]))
 	p.await("blocks changed.* blocks=1 new=0 gone=1 ")
 	p.metric(kind + `relabel"} 1`)
+	rule := html.EscapeString(`keep __block_id=~"` + ids[1] + `"`)
+	if _, page := p.get("/"); !strings.Contains(page, rule) {
+		t.Errorf("the overview does not show the new rule %s", rule)
+	}
 	if err := p.info(); err != nil {
 		t.Error(err)
 	}

@@ -25,8 +25,8 @@ type Options struct {
 	Blocks Blocks
 	// Activity knows running, slow and failed requests; nil shows none.
 	Activity *activity.Log
-	// Serving says what is served: bucket, prefix, selector, time filter.
-	Serving []Fact
+	// Serving says what is served now: bucket, prefix, rules, time filter. nil: nothing is shown.
+	Serving func() []Fact
 	// History has the figures of the last hour. The caller runs it. nil: figures are those since
 	// the start.
 	History *History

@@ -14,8 +14,12 @@ import (
 	"larder/internal/activity"
 )
 
-// Fact is a named property of what the process serves, such as its bucket.
-type Fact struct{ Name, Value string }
+// Fact is a named property of what the process serves, such as its bucket. It has a value, or
+// lines, such as expressions.
+type Fact struct {
+	Name, Value string
+	Lines       []string
+}
 
 // overviewPage is the page at /.
 type overviewPage struct {
@@ -60,11 +64,13 @@ type bucketState struct {
 func (p *pages) serveOverview(w http.ResponseWriter, r *http.Request) {
 	now := time.Now()
 	page := overviewPage{
-		Serving: p.Serving,
-		Build:   buildInfo(), Started: p.Started.UTC(),
+		Build: buildInfo(), Started: p.Started.UTC(),
 		Platform: runtime.GOOS + "/" + runtime.GOARCH,
 		Snap:     p.Blocks.Snapshot(), Allowances: allowances(p.Gatherer, p.Allowances),
 		Tiers: tiersOf(p.Gatherer), Debug: !p.DebugElsewhere,
+	}
+	if p.Serving != nil {
+		page.Serving = p.Serving()
 	}
 	sets := map[string]struct{}{}
 	for i, b := range page.Snap.Blocks {

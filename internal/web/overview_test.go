@@ -79,7 +79,12 @@ func anIncident() Options {
 	}
 	return Options{
 		Gatherer: reg, History: h, Activity: log, Blocks: blocks, Probe: NewProbe(nil, nil),
-		Serving: []Fact{{"Bucket", "metrics"}, {"Prefix", "none"}},
+		Serving: func() []Fact {
+			return []Fact{
+				{Name: "Bucket", Value: "metrics"},
+				{Name: "Rules", Lines: []string{`keep a=~"<b>"`, "and 1 more"}},
+			}
+		},
 	}
 }
 
@@ -97,6 +102,7 @@ func TestOverviewSaysWhatIsWrong(t *testing.T) {
 			`The last one: no such matcher`,
 		"team&lt;1&gt;", "waiting for its turn", "&lt;checksum&gt;", "Aborted",
 		`margin-left:33.333%;width:66.667%`, "<dt>Bucket</dt><dd>metrics</dd>",
+		"<dd><code>keep a=~&#34;&lt;b&gt;&#34;</code><br><code>and 1 more</code></dd>",
 		`class="spark"`, "height:80%",
 	} {
 		if !strings.Contains(body, text) {

@@ -208,6 +208,9 @@ func (c *Catalog) await(ctx context.Context, wait time.Duration) bool {
 	}
 }
 
+// Rules returns the relabel rules in use. The caller must not change them.
+func (c *Catalog) Rules() []*relabel.Config { return c.rules.Load().Rules }
+
 // Reselect replaces Options.Relabel and makes Run sync at once, which publishes the blocks that the
 // new rules select. Invalid rules are an error and are not used. Blocks that the rules exclude
 // leave the view even if that sync is incomplete, because the rules do not depend on the bucket.
