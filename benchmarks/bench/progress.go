@@ -26,7 +26,7 @@ func estimate(s *scenario.Scenario) time.Duration {
 		return time.Duration(s.Requests) * perFresh
 	}
 	each := perWarm
-	if s.Cache == scenario.Cold {
+	if s.Cache != scenario.Warm {
 		each = perCold
 	}
 	d := time.Duration(s.Requests) * each
@@ -36,8 +36,11 @@ func estimate(s *scenario.Scenario) time.Duration {
 	if s.Duration > 0 && (d == 0 || s.Duration < d) {
 		d = s.Duration
 	}
-	if s.Cache == scenario.Warm {
+	switch s.Cache {
+	case scenario.Warm:
 		d += time.Second // each request once before
+	case scenario.Restart:
+		d *= 1 + fills
 	}
 	return d
 }

@@ -28,7 +28,8 @@ type Options struct {
 	// Start starts a gateway whose memory is empty, whose blocks are known and whose index headers
 	// are on disk. The Runner closes it before it starts another one.
 	Start func(ctx context.Context, disk Disk) (*Target, error)
-	// HasDisk says that the gateways of Start may have a disk cache.
+	// HasDisk says that the gateways of Start may have a disk cache. Without one, scenarios that
+	// restart with it are skipped.
 	HasDisk bool
 	// Endpoint is a gateway that runs already. Its caches cannot be emptied, therefore cold
 	// scenarios are skipped.
@@ -224,6 +225,10 @@ func (r *Runner) scenario(
 		out.Skipped = "the caches of a gateway that runs already cannot be emptied"
 		return out, nil
 	}
+	if s.Cache == scenario.Restart && !(r.opts.Start != nil && r.opts.HasDisk) {
+		out.Skipped = "there is no disk cache to fill: give --disk-cache-size after --"
+		return out, nil
+	}
 	requests, err := r.opts.Document.Schedule(s, r.subject, r.opts.Seed)
 	if err != nil {
 		return nil, err
@@ -238,8 +243,11 @@ func (r *Runner) scenario(
 	}
 	if s.Duration == 0 {
 		n := s.Requests
-		if s.Cache == scenario.Warm {
+		switch s.Cache {
+		case scenario.Warm:
 			n += len(calls) // each once before
+		case scenario.Restart:
+			n *= 1 + fills
 		}
 		r.progress.expect(n)
 	}
@@ -301,29 +309,53 @@ func (r *Runner) fresh(
 func (r *Runner) steady(
 	ctx context.Context, s *scenario.Scenario, calls []call, m *measured,
 ) error {
-	if err := r.ready(ctx, s); err != nil {
+	if err := r.ready(ctx, s, calls, m); err != nil {
 		return err
 	}
 	defer r.sampled(ctx, m)()
 	if s.Cache == scenario.Warm {
-		// Requests before the measured ones fill the caches.
-		err := r.connected(ctx, func(conn *grpc.ClientConn) error {
-			l := r.load(conn, calls, m.rec)
-			l.closed(ctx, min(max(s.Clients(), 1), warmers), len(calls), 0)
-			return nil
-		})
-		if err != nil {
+		if err := r.ask(ctx, s, calls, m, 1); err != nil {
 			return err
 		}
 	}
 	return r.part(ctx, s, calls, m)
 }
 
+// ask asks all calls before those that are measured, to fill the caches.
+func (r *Runner) ask(
+	ctx context.Context, s *scenario.Scenario, calls []call, m *measured, times int,
+) error {
+	return r.connected(ctx, func(conn *grpc.ClientConn) error {
+		l := r.load(conn, calls, m.rec)
+		l.closed(ctx, min(max(s.Clients(), 1), warmers), times*len(calls), 0)
+		return ctx.Err()
+	})
+}
+
+// fills is how often each request is asked to fill the disk cache, which keeps chunks that are used
+// a second time.
+const fills = 2
+
 // ready starts the gateway of a scenario, unless the one that runs fits.
-func (r *Runner) ready(ctx context.Context, s *scenario.Scenario) error {
+func (r *Runner) ready(
+	ctx context.Context, s *scenario.Scenario, calls []call, m *measured,
+) error {
 	switch {
 	case s.Cache == scenario.Cold:
 		return r.restart(ctx, DiskBare)
+	case s.Cache == scenario.Restart:
+		if err := r.restart(ctx, DiskEmptied); err != nil {
+			return err
+		}
+		if err := r.settled(ctx); err != nil {
+			return err
+		}
+		if err := r.ask(ctx, s, calls, m, fills); err != nil {
+			return err
+		}
+		if err := r.restart(ctx, DiskKept); err != nil { // the end has written what waited
+			return err
+		}
 	case r.target == nil || r.opts.HasDisk && r.disk == DiskBare:
 		if err := r.restart(ctx, DiskKept); err != nil {
 			return err

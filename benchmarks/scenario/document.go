@@ -48,8 +48,11 @@ type Query struct {
 
 // Cache states before a scenario.
 const (
-	Cold = "cold" // nothing cached in memory; index headers on disk
+	Cold = "cold" // nothing cached in memory and on disk, but index headers
 	Warm = "warm" // each request was answered before
+	// Restart: each request was answered before a restart, which has emptied the memory and kept
+	// the disk cache.
+	Restart = "restart"
 )
 
 // Scenario is a load. Exactly one of Query and Mix is set, and at most one of Concurrency and Rate.
@@ -63,8 +66,8 @@ type Scenario struct {
 	Concurrency int `yaml:"concurrency"`
 	// Rate is the number of requests that begin in a second, on average, in an open loop.
 	Rate float64 `yaml:"rate"`
-	// Requests and Duration end the scenario, whichever comes first. 0 = not. A cold scenario
-	// needs Requests, because its requests do not repeat.
+	// Requests and Duration end the scenario, whichever comes first. 0 = not. Scenarios that are
+	// not warm need Requests, because their requests do not repeat.
 	Requests int           `yaml:"requests"`
 	Duration time.Duration `yaml:"duration"`
 	// Distinct is the number of different requests that a warm scenario repeats. 0 = 20 of a
@@ -172,8 +175,8 @@ func (d *Document) checkScenario(s *Scenario) error {
 		return fmt.Errorf("there is no query %s: known queries are %s", s.Query, d.names())
 	case s.Mix != "" && d.Mixes[s.Mix] == nil:
 		return fmt.Errorf("there is no mix %s", s.Mix)
-	case s.Cache != Cold && s.Cache != Warm:
-		return fmt.Errorf("cache: got %q, want %s or %s", s.Cache, Cold, Warm)
+	case s.Cache != Cold && s.Cache != Warm && s.Cache != Restart:
+		return fmt.Errorf("cache: got %q, want %s, %s or %s", s.Cache, Cold, Warm, Restart)
 	case s.Concurrency != 0 && s.Rate != 0:
 		return errors.New(
 			"concurrency and rate are mutually exclusive: a closed loop has clients, " +
@@ -185,10 +188,10 @@ func (d *Document) checkScenario(s *Scenario) error {
 			"concurrency, rate, requests, duration, distinct and tune must not be below zero")
 	case s.Requests == 0 && s.Duration == 0:
 		return errors.New("requests or duration is required")
-	case s.Requests == 0 && s.Cache == Cold:
-		return errors.New("a cold scenario needs requests, because it asks each only once")
-	case s.Cache == Cold && s.Distinct != 0:
-		return errors.New("distinct is for warm scenarios: a cold one repeats no request")
+	case s.Requests == 0 && s.Cache != Warm:
+		return fmt.Errorf("a %s scenario needs requests, because it asks each only once", s.Cache)
+	case s.Cache != Warm && s.Distinct != 0:
+		return fmt.Errorf("distinct is for warm scenarios: a %s one repeats no request", s.Cache)
 	}
 	return nil
 }
@@ -207,7 +210,7 @@ func (s *Scenario) Fresh() bool { return s.Cache == Cold && s.Clients() == 1 }
 // draws is the number of requests to draw.
 func (s *Scenario) draws() int {
 	switch {
-	case s.Cache == Cold:
+	case s.Cache != Warm:
 		return s.Requests
 	case s.Distinct > 0:
 		return s.Distinct

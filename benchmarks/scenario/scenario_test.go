@@ -73,7 +73,7 @@ func TestParseErrors(t *testing.T) {
 		{queries + "scenarios: [{name: s, query: p, cache: warm, requests: 1}]",
 			"scenarios: s: there is no query p: known queries are q"},
 		{queries + "scenarios: [{name: s, query: q, cache: tepid, requests: 1}]",
-			`cache: got "tepid", want cold or warm`},
+			`cache: got "tepid", want cold, warm or restart`},
 		{queries + "scenarios: [{name: s, query: q, cache: warm, requests: 1, rate: 2, " +
 			"concurrency: 2}]", "mutually exclusive"},
 		{queries + "scenarios: [{name: s, query: q, cache: cold, duration: 1s}]",

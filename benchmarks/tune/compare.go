@@ -70,6 +70,9 @@ type Comparison struct {
 	times map[string]float64 // by scenario: the logarithm of the mean quotient of the times
 }
 
+// least is the least quotient of a figure, so that a setting without any reads has one.
+const least = 0.001
+
 // negligible is the difference of times that does not count, in seconds.
 const negligible = 0.001
 
@@ -78,15 +81,16 @@ const negligible = 0.001
 func compare(a, b []Sample, before map[string]float64, slack float64) Comparison {
 	c := Comparison{Rounds: len(b), times: map[string]float64{}}
 	ratio := func(of func(Figures) float64) Ratio {
+		floor := 0.0
+		for i := range b {
+			floor = max(floor, least*a[i].sum(of), least*b[i].sum(of))
+		}
+		if floor == 0 {
+			return Ratio{1, 1, 1} // neither has any
+		}
 		var ds []float64
 		for i := range b {
-			x, y := a[i].sum(of), b[i].sum(of)
-			if x > 0 && y > 0 {
-				ds = append(ds, math.Log(y/x))
-			}
-		}
-		if len(ds) == 0 {
-			return Ratio{1, 1, 1}
+			ds = append(ds, math.Log(max(b[i].sum(of), floor)/max(a[i].sum(of), floor)))
 		}
 		m := mean(ds)
 		return Ratio{math.Exp(m.mean), math.Exp(m.low), math.Exp(m.high)}

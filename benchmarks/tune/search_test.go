@@ -204,3 +204,21 @@ func TestTimeLimit(t *testing.T) {
 		}
 	})
 }
+
+// TestNoReads: a round in which a setting reads nothing is the best there can be, and counts.
+func TestNoReads(t *testing.T) {
+	sample := func(reads float64) Sample {
+		return Sample{Load: map[string]Figures{"a": {Weight: 1, Reads: reads, USD: 1}}}
+	}
+	a := []Sample{sample(4), sample(5)}
+	c := compare(a, []Sample{sample(0), sample(0)}, nil, DefaultSlack)
+	if c.Reads.Mean > 0.01 || !c.Reads.below(DefaultMinGain) {
+		t.Errorf("no reads instead of some: %s", c.Reads)
+	}
+	if c := compare([]Sample{sample(0)}, []Sample{sample(0)}, nil, 0); c.Reads.Mean != 1 {
+		t.Errorf("no reads in both: %s", c.Reads)
+	}
+	if c := compare([]Sample{sample(0)}, []Sample{sample(4)}, nil, 0); c.Reads.Mean < 100 {
+		t.Errorf("some reads instead of none: %s", c.Reads)
+	}
+}

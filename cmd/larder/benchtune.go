@@ -8,7 +8,6 @@ import (
 	"io"
 	"maps"
 	"math"
-	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
@@ -62,7 +61,9 @@ func (b *benchCommand) tuned(
 		defer debug.SetMemoryLimit(debug.SetMemoryLimit(b.tune.memory / 10 * 9))
 	}
 	t := &tuner{bench: b, gateway: g, options: o, dir: dir, tried: map[string]error{}}
-	t.options.Document, err = tuningLoad(o)
+	// Settings with and without a disk are measured with one load.
+	t.options.HasDisk = o.HasDisk || b.tune.disk > 0
+	t.options.Document, err = tuningLoad(t.options)
 	if err != nil {
 		return nil, err
 	}
@@ -97,6 +98,8 @@ func tuningLoad(o bench.Options) (*scenario.Document, error) {
 	for _, s := range o.Document.Scenarios {
 		switch {
 		case o.Only != nil && !o.Only.MatchString(s.Name), o.Only == nil && s.Tune == 0:
+			continue
+		case s.Cache == scenario.Restart && !o.HasDisk:
 			continue
 		case s.Rate > 0:
 			return nil, fmt.Errorf("--tune: scenario %s is an open loop: choose scenarios with "+
@@ -148,14 +151,14 @@ func (t *tuner) measure(
 	if err := t.tried[key]; err != nil {
 		return sample, fmt.Errorf("%w: %w", tune.ErrInfeasible, err)
 	}
-	// What is on disk from an earlier round would be hits that this setting did not earn.
-	if err := os.RemoveAll(filepath.Join(t.dir, "data", "larder", "disk")); err != nil {
-		return sample, err
-	}
 	o := t.options
 	o.Seed = t.options.Seed + round
 	g.model.Seed, g.starts = o.Seed, 0
 	for range tuneAttempts {
+		// What is on disk from earlier would be hits that this setting did not earn.
+		if err := emptyDisk(filepath.Join(t.dir, "data")); err != nil {
+			return sample, err
+		}
 		r := bench.New(o)
 		g.finished = r.Finished
 		rep, e := r.Run(ctx)

@@ -9,6 +9,9 @@ import (
 
 	"larder/benchmarks/bench"
 	"larder/benchmarks/bench/report"
+	"larder/benchmarks/scenario"
+	"larder/benchmarks/tune"
+	"larder/internal/budget"
 )
 
 // TestTuningKnobs: larder store accepts every flag of every knob, within the memory ceiling. The
@@ -122,6 +125,64 @@ func TestTuningDeadlines(t *testing.T) {
 	}
 	if deadline != 0.03 {
 		t.Errorf("the deadline of memcached is %v s, want 0.03", deadline)
+	}
+}
+
+// TestTuningDisk: a setting with a disk cache is measured with what it has on disk after a restart.
+// Each round fills an empty disk. Reads of prefetch are no reads of requests.
+func TestTuningDisk(t *testing.T) {
+	document, err := scenario.Parse([]byte(`
+queries: [{name: one, series: '{__name__="${metric}",${label}="${value}"}', range: 2h}]
+scenarios:
+  - {name: cold, query: one, cache: cold, requests: 2, tune: 1}
+  - {name: restart, query: one, cache: restart, concurrency: 2, requests: 8, tune: 1}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, dir := &benchCommand{}, t.TempDir()
+	b.tune.disk = 64 << 20
+	b.yaml.inline = folder(wideBucket(t))
+	g := &benchGateway{args: b.gatewayArgs(dir), stderr: t.Output()}
+	knobs, err := b.tuningKnobs(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := bench.Options{
+		Document: document, Budgets: &budget.Document{Quantile: 0.99}, Seed: 1,
+		Start: g.start, HasDisk: true, Timeout: patience,
+	}
+	tn := &tuner{
+		bench: b, gateway: g, options: o, dir: dir, knobs: knobs, tried: map[string]error{},
+	}
+	var without tune.Setting
+	disk := -1
+	for i, k := range knobs {
+		without = append(without, k.Start)
+		if k.Name == "--disk-cache-size" {
+			disk = i
+		}
+	}
+	with := slices.Clone(without)
+	with[disk] = len(knobs[disk].Values) - 1
+	reads := map[string]float64{}
+	for _, round := range []struct {
+		name    string
+		setting tune.Setting
+	}{{"with", with}, {"without", without}, {"with again", with}} {
+		sample, err := tn.measure(t.Context(), round.setting, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, f := range sample.Load {
+			reads[name+" "+round.name] = f.Reads
+		}
+	}
+	if reads["restart without"] == 0 || reads["restart with"] != 0 ||
+		reads["restart with again"] != 0 || reads["cold with"] == 0 ||
+		reads["cold with"] != reads["cold without"] ||
+		reads["cold with again"] != reads["cold with"] {
+		t.Errorf("reads of a request: %v", reads)
 	}
 }
 
