@@ -83,6 +83,23 @@ func (i *incident) ask(ctx context.Context) error {
 	return i.askRange(ctx, math.MinInt64, math.MaxInt64)
 }
 
+// timeOut sends Series requests, which do not end before their deadline, until larder has counted
+// one. It ends them later than the client does.
+func (i *incident) timeOut(d time.Duration) {
+	i.t.Helper()
+	counted := func() float64 {
+		return i.p.counted("grpc_server_handled_total", "grpc_code=DeadlineExceeded",
+			"grpc_method=Series")
+	}
+	for before := counted(); counted() == before && !i.t.Failed(); {
+		ctx, cancel := context.WithTimeout(i.t.Context(), d)
+		if err := i.ask(ctx); status.Code(err) != codes.DeadlineExceeded {
+			i.t.Errorf("a request that takes too long: %v", err)
+		}
+		cancel()
+	}
+}
+
 // askRange sends one Series request for all series, and reads its answer.
 func (i *incident) askRange(ctx context.Context, minT, maxT int64) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -221,6 +238,31 @@ var faultTests = map[string]func(t *testing.T) []string{
 		want := []string{"LarderBucketReadsFail"}
 		i.fire(want)
 		return want
+	},
+	// The deadlines of clients end before larder gives up, which takes a minute.
+	"the bucket fails longer than clients wait": func(t *testing.T) []string {
+		i := newIncident(t)
+		budgets := write(t, "budgets.yml", "requests: {series: {total: 100ms}}")
+		i.serving("--latency-budgets-file=" + budgets)
+		i.faults.Set(faultstore.Rule{Kind: faultstore.ServerError, Ops: gets})
+		i.during(14*time.Minute, func() { i.timeOut(time.Second) })
+		i.p.await("level=warn.*request failed.*code=DeadlineExceeded.*over_budget=total")
+		if n := i.p.counted("larder_bucket_gave_up_total"); n > 0 {
+			t.Errorf("larder gave up %v operations before the clients did", n)
+		}
+		want := []string{"LarderBucketReadsFail", "LarderRequestsFail"}
+		i.fire(want, "LarderBudgetsAreExceeded")
+		return want
+	},
+	"clients have short deadlines": func(t *testing.T) []string {
+		i := newIncident(t)
+		i.serving()
+		i.faults.Set(faultstore.Rule{
+			Kind: faultstore.SlowFirstByte, Ops: gets, Delay: time.Second,
+		})
+		i.during(time.Hour, func() { i.timeOut(300 * time.Millisecond) })
+		i.fire(nil)
+		return nil
 	},
 	"a block cannot be read": func(t *testing.T) []string {
 		i := newIncident(t)

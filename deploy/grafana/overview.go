@@ -1,7 +1,7 @@
 package main
 
-// failed are the codes of failures that are not the client's fault.
-const failed = `grpc_code=~"Aborted|Internal|Unavailable|Unknown|DataLoss"`
+// failed are the codes of failures that may not be the client's fault.
+const failed = `grpc_code=~"Aborted|Internal|Unavailable|Unknown|DataLoss|DeadlineExceeded"`
 
 const storeCalls = `grpc_service="thanos.Store"`
 
@@ -20,14 +20,17 @@ func overview() *board {
 					sum("", series("thanos_bucket_store_blocks_loaded", ""))),
 				number(
 					"Failed requests",
-					"Failures of larder, a block or the bucket in a second.",
+					"Failures of larder, a block or the bucket in a second, and requests that "+
+						"did not end before their deadline.",
 					"reqps",
 					sum("", rate("grpc_server_handled_total", storeCalls+","+failed)),
 				),
 				number("Waiting", "Series requests that wait for their turn.", "short",
 					sum("", series("larder_series_gate_waiting", ""))),
-				number("Bucket failures", "Reads of the bucket that failed after all retries.",
-					"reqps", sum("", rate("larder_bucket_gave_up_total", ""))),
+				number("Bucket failures", "Part of the operations of the bucket that failed. "+
+					"Each retry is an operation.", "percentunit",
+					sum("", rate("thanos_objstore_bucket_operation_failures_total", ""))+" / "+
+						sum("", rate("thanos_objstore_bucket_operations_total", ""))),
 			}},
 			{"Requests", []panel{
 				graph("Requests", "Calls of Queriers that ended.", "reqps",
@@ -39,7 +42,7 @@ func overview() *board {
 				graph(
 					"Results",
 					"Aborted, Internal and Unavailable are faults of larder, a block "+
-						"or the bucket. The log has a line for each.",
+						"or the bucket. DeadlineExceeded may be one. The log has lines of them.",
 					"reqps",
 					query{"{{grpc_code}}",
 						sum("grpc_code", rate("grpc_server_handled_total", storeCalls))},
