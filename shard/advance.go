@@ -183,7 +183,7 @@ func (m *Member) reached(since time.Duration) bool {
 		return false
 	}
 	var queriers []string
-	open := m.readyFor() >= m.wait() || len(m.want.Forced) > 0
+	open := m.opened()
 	for _, a := range m.asks {
 		queriers = append(queriers, a.address)
 	}
@@ -225,10 +225,41 @@ func (m *Member) reached(since time.Duration) bool {
 	return true
 }
 
+// opened reports whether this process was ready for the Querier wait. A member of the group that
+// was forced may have been.
+func (m *Member) opened() bool {
+	return m.readyFor() >= m.wait() || slices.ContainsFunc(m.want.Forced, func(id ID) bool {
+		return id.Ordinal == m.id.Ordinal
+	})
+}
+
+// unexplained returns the silent addresses behind which a member may be that was not forced. Each
+// forced member that never answered this process explains one address that never answered.
+func (m *Member) unexplained() []string {
+	unknown := 0
+	for _, id := range m.want.Forced {
+		if m.peer(id) == nil &&
+			!slices.ContainsFunc(m.silent, func(s Silence) bool { return s.Of == id }) {
+			unknown++
+		}
+	}
+	var addresses []string
+	for _, s := range m.silent {
+		switch {
+		case slices.Contains(m.want.Forced, s.Of):
+		case s.Of == ID{} && !s.Name && unknown > 0:
+			unknown--
+		default:
+			addresses = append(addresses, s.Address)
+		}
+	}
+	return addresses
+}
+
 // handedOver reports whether every block that leaves has been confirmed by each of its new owners
 // for the Querier wait, and the Queriers know.
 func (m *Member) handedOver() bool {
-	if m.twinned() || len(m.silent) > 0 && len(m.want.Forced) == 0 {
+	if m.twinned() || len(m.unexplained()) > 0 {
 		return false
 	}
 	since := m.committedAt

@@ -292,7 +292,7 @@ func TestFieldCases(t *testing.T) {
 		c.groups = 5
 		c.publish(config(2, 5, "a", "b"))
 		for _, m := range c.members {
-			m.HandleSilent(c.now, []string{"10.0.0.1:10900"})
+			m.HandleSilent(c.now, []Silence{{Address: "10.0.0.1:10900"}})
 		}
 		c.run(10)
 		if c.members[ID{"a", 0}].state.Current.Epoch != 1 {
@@ -452,6 +452,11 @@ func TestForce(t *testing.T) {
 	if err := m.Force(c.now, 3, gone); err == nil {
 		t.Error("an epoch that is not in progress was forced")
 	}
+	for _, without := range [][]ID{nil, {{"z", 99}}, {{"a", 5}}, {{"b", 0}, {"a", 0}}} {
+		if err := m.Force(c.now, 2, without); err == nil || len(m.want.Forced) > 0 {
+			t.Errorf("forced without %v: %v, %v", without, err, m.want.Forced)
+		}
+	}
 	for _, m := range c.members {
 		if err := m.Force(c.now, 2, gone); err != nil {
 			t.Error(err)
@@ -471,6 +476,59 @@ func TestForce(t *testing.T) {
 	}
 	c.run(1)
 	c.complete("after a forced member came back")
+}
+
+// TestForceRelaxesNoMoreThanAsked: addresses of forced members may stay silent, and a group needs
+// not have been open if a member of it was forced. Others delay the drop as before.
+func TestForceRelaxesNoMoreThanAsked(t *testing.T) {
+	gone := []ID{{"b", 1}, {"b", 3}}
+	for name, f := range map[string]struct {
+		silent []Silence
+		want   []string
+	}{
+		"forced members that answered here": {
+			silent: []Silence{{Address: "1", Of: gone[0]}, {Address: "2", Of: gone[1]}},
+		},
+		"another member": {
+			silent: []Silence{{Address: "1", Of: gone[0]}, {Address: "2", Of: ID{"b", 2}}},
+			want:   []string{"2"},
+		},
+		"addresses that never answered, as many as forced members": {
+			silent: []Silence{{Address: "1"}, {Address: "2"}},
+		},
+		"one more of them": {
+			silent: []Silence{{Address: "1", Of: gone[0]}, {Address: "2"}, {Address: "3"}},
+			want:   []string{"3"},
+		},
+		"a name without addresses": {
+			silent: []Silence{{Address: "1", Name: true}}, want: []string{"1"},
+		},
+	} {
+		m := NewMember(Options{}, ID{"a", 0}, 1,
+			State{Current: config(1, 3, "a", "b"), Next: config(2, 5, "a", "b")}, 0)
+		m.HandleSilent(0, f.silent)
+		if err := m.Force(0, 2, gone); err != nil {
+			t.Fatal(err)
+		}
+		if got := m.unexplained(); !slices.Equal(got, f.want) {
+			t.Errorf("%s: %q delay the drop, want %q", name, got, f.want)
+		}
+	}
+	c := newCluster(t, 3, "a", "b")
+	c.groups = 5
+	c.publish(config(2, 5, "a", "b"))
+	c.run(1)
+	m := c.members[ID{"a", 0}]
+	m.readyAt = c.now
+	if err := m.Force(c.now, 2, []ID{{"b", 3}}); err != nil {
+		t.Error(err)
+	}
+	if m.opened() {
+		t.Error("a forced member of another group makes the group count as open")
+	}
+	if err := m.Force(c.now, 2, []ID{{"b", 0}}); err != nil || !m.opened() {
+		t.Errorf("a group whose other member was forced has to be open: %v", err)
+	}
 }
 
 // TestFreshStart: all pods start at once, without a record. Without peers a member waits, then

@@ -53,6 +53,9 @@ func (x *model) start() world {
 			}
 		}
 	}
+	if x.gone > 0 {
+		x.run(&w, x.gone-1, stepStop, 0)
+	}
 	return w
 }
 
@@ -77,10 +80,13 @@ func (x *model) silence(w, before *world, slot int) {
 		return
 	}
 	silent := cut >= 0 && int(w.dup)-1 == cut && x.up(before, cut)
-	if known := len(x.nodes[w.nodes[slot]].m.silent) > 0; known != silent {
+	if known := len(x.nodes[w.nodes[slot]].m.silent) > 0; known != (silent || x.gone > 0) {
 		arg := uint32(0)
 		if silent {
 			arg = 1
+		}
+		if x.gone > 0 {
+			arg = uint32(x.gone) + 1 // its address stays in the DNS
 		}
 		x.run(w, slot, stepSilent, arg)
 	}
@@ -158,6 +164,9 @@ func (x *model) listed(w *world) bool {
 // done reports whether all members have done their drops of an epoch.
 func (x *model) done(w *world, epoch uint64) bool {
 	for slot := range twin {
+		if slot == x.gone-1 {
+			continue
+		}
 		if s := x.saved(w, slot); s.Current.Epoch != epoch || !s.Next.IsZero() {
 			return false
 		}
@@ -189,7 +198,7 @@ func (x *model) file(w *world, slot int, epoch uint8) uint32 {
 func (x *model) member(w world, slot int, yield func(string, world)) {
 	n := &x.nodes[w.nodes[slot]]
 	name := slotID(slot, int(w.dup)-1)
-	if slot == twin && w.dup == 0 {
+	if slot == twin && w.dup == 0 || slot == x.gone-1 {
 		return
 	}
 	if !n.up {
@@ -212,6 +221,11 @@ func (x *model) member(w world, slot int, yield func(string, world)) {
 		to := w
 		x.run(&to, slot, stepConfig, x.file(&w, slot, e))
 		yield(x.say("%s reads epoch %d", name, e), to)
+	}
+	if x.gone > 0 && n.m.want.Next.Epoch > 0 && len(n.m.want.Forced) == 0 {
+		to := w
+		x.run(&to, slot, stepForce, 0)
+		yield(x.say("%s is forced", name), to)
 	}
 	if to := w; x.look(&to, slot) {
 		yield(x.say("%s lists the bucket", name), to)
@@ -255,7 +269,8 @@ func (x *model) look(w *world, slot int) bool {
 func (x *model) crowd(w world, yield func(string, world)) {
 	acked := func(c Config) bool {
 		for slot := range twin {
-			if s := x.saved(&w, slot); !s.has(c) && s.Current.Epoch <= c.Epoch {
+			if s := x.saved(&w, slot); slot != x.gone-1 && !s.has(c) &&
+				s.Current.Epoch <= c.Epoch {
 				return false
 			}
 		}

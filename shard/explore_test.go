@@ -111,6 +111,7 @@ type model struct {
 	third  uint8 // the index of epoch 3
 	fine   bool  // members poll one by one
 	grown  bool  // starts at rest in epoch 2
+	gone   int   // the slot plus 1 of a process that never runs again; the operator forces it
 	// symmetric visits one of a world and its mirror image.
 	symmetric bool
 
@@ -156,6 +157,7 @@ const (
 	stepStop
 	stepLose
 	stepStray
+	stepForce
 )
 
 func newModel(r rules, f faultSet) *model {
@@ -369,7 +371,18 @@ func (x *model) apply(w *world, slot int, s step) uint32 {
 			return s.arg>>twin&1 == 1
 		})
 	case stepSilent:
-		m.HandleSilent(m.now, slices.Repeat([]string{"10.0.0.1:10902"}, int(s.arg)))
+		var silent []Silence
+		if s.arg > 0 {
+			silent = []Silence{{Address: "10.0.0.1:10902"}}
+		}
+		if s.arg > 1 {
+			silent[0].Of = slotID(int(s.arg)-2, 0)
+		}
+		m.HandleSilent(m.now, silent)
+	case stepForce:
+		if err := m.Force(m.now, m.want.Next.Epoch, []ID{slotID(x.gone-1, 0)}); err != nil {
+			panic(err)
+		}
 	case stepAsk:
 		m.HandleAsk(m.now, "q")
 	case stepView:

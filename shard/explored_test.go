@@ -100,6 +100,26 @@ func TestTheLawHolds(t *testing.T) {
 	}
 }
 
+// TestTheLawHoldsAfterForce explores a growth in which a process is gone for good. The operator
+// tells each other one to go on without it, at any time. The law holds for those that are left.
+func TestTheLawHoldsAfterForce(t *testing.T) {
+	for gone := range twin {
+		t.Run(slotID(gone, 0).String(), func(t *testing.T) {
+			t.Parallel()
+			x := newModel(rules{}, faultSet{})
+			x.last, x.limit, x.ahead, x.gone = 2, 2_000_000, true, gone+1
+			x.explore()
+			t.Logf("%d states, exhaustive: %v", x.seen.n, x.exhausted)
+			if x.broken != "" {
+				t.Error(x.broken)
+			}
+			if !x.exhausted || !x.completed {
+				t.Errorf("exhaustive: %v, all hand-overs done: %v", x.exhausted, x.completed)
+			}
+		})
+	}
+}
+
 // TestZonesAreSymmetric: the worlds that follow the image of a world are the images of those that
 // follow the world, so that one of both is enough.
 func TestZonesAreSymmetric(t *testing.T) {

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -60,7 +61,7 @@ type Member struct {
 	dead  bool // want.Next can never be committed
 
 	peers   []peer // sorted by ID
-	silent  []string
+	silent  []Silence
 	heard   bool   // a peer reported an epoch
 	highest Config // committed, of all reports
 	pending uint64 // the highest epoch of all reports
@@ -174,21 +175,52 @@ func (m *Member) HandleAsk(now time.Duration, address string) {
 	m.advance()
 }
 
-// HandleSilent takes the addresses in the peers' DNS that did not answer. Any process may be
-// behind one, so nothing is dropped until all answer or are gone.
-func (m *Member) HandleSilent(now time.Duration, addresses []string) {
+// Silence is an address in the peers' DNS that did not answer.
+type Silence struct {
+	Address string
+	// Of is the member that answered there last, zero if none has.
+	Of ID
+	// Name says that it is a name that cannot be looked up. It may have any number of addresses.
+	Name bool
+}
+
+// HandleSilent takes the addresses that did not answer. Any process may be behind one, so nothing
+// is dropped until all answer or are gone, except those of forced members.
+func (m *Member) HandleSilent(now time.Duration, addresses []Silence) {
 	m.pass(now)
 	m.silent = addresses
 	m.advance()
 }
 
+// Forcible returns an error if a member in this state cannot do without the given ones for an
+// epoch. self is the member.
+func (s State) Forcible(self ID, epoch uint64, without []ID) error {
+	if s.Next.Epoch != epoch || s.Next.IsZero() {
+		return fmt.Errorf("epoch %d is not the one in progress, which is %d (0 is none)", epoch,
+			s.Next.Epoch)
+	}
+	if len(without) == 0 {
+		return errors.New("no member was named that the epoch should do without")
+	}
+	for _, id := range without {
+		switch {
+		case id == self:
+			return fmt.Errorf("%s is this process: name members that are gone", id)
+		case !s.Current.Has(id) && !s.Next.Has(id):
+			return fmt.Errorf("%s takes part neither in epoch %d nor in epoch %d: "+
+				"the epoch does not wait for it", id, s.Current.Epoch, s.Next.Epoch)
+		}
+	}
+	return nil
+}
+
 // Force makes the member do without others for the epoch that it takes on. It returns an error if
-// that is not the given epoch. AtRisk says which blocks may be lost.
+// that is not the given epoch, or if one of the others takes no part in it. AtRisk says which
+// blocks may be lost.
 func (m *Member) Force(now time.Duration, epoch uint64, without []ID) error {
 	m.pass(now)
-	if m.want.Next.Epoch != epoch || m.want.Next.IsZero() {
-		return fmt.Errorf("epoch %d is not the one in progress, which is %d (0 is none)", epoch,
-			m.want.Next.Epoch)
+	if err := m.want.Forcible(m.id, epoch, without); err != nil {
+		return err
 	}
 	ids := append(slices.Clone(m.want.Forced), without...)
 	slices.SortFunc(ids, compareIDs)

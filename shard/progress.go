@@ -26,7 +26,10 @@ type Progress struct {
 
 // Progress returns how far the member is.
 func (m *Member) Progress() Progress {
-	p := Progress{Silent: m.silent, Alone: m.alone, Leaving: len(m.leaving())}
+	p := Progress{Alone: m.alone, Leaving: len(m.leaving())}
+	for _, s := range m.silent {
+		p.Silent = append(p.Silent, s.Address)
+	}
 	if m.twin {
 		p.Duplicates = append(p.Duplicates, m.id)
 	}
@@ -66,6 +69,7 @@ func (m *Member) waits(p Progress) string {
 		}
 		return strings.Join(all, ", ")
 	}
+	silent := m.unexplained()
 	switch {
 	case !m.want.equal(m.state):
 		return "the disk, to persist the epoch"
@@ -75,8 +79,8 @@ func (m *Member) waits(p Progress) string {
 		return "members that have not persisted the epoch: " + names(p.Lacking)
 	case len(p.Duplicates) > 0:
 		return "the end of duplicate processes of " + names(p.Duplicates)
-	case len(p.Silent) > 0 && len(m.want.Forced) == 0:
-		return "addresses of peers that do not answer: " + strings.Join(p.Silent, ", ")
+	case len(silent) > 0:
+		return "addresses of peers that do not answer: " + strings.Join(silent, ", ")
 	case len(p.Unconfirmed) > 0:
 		return "new owners that have not confirmed every block: " + names(p.Unconfirmed)
 	}

@@ -143,6 +143,15 @@ func TestShards(t *testing.T) {
 		!strings.Contains(out, "are served by no confirmed new owner") {
 		t.Errorf("force without --confirm: %v\n%s", err, out)
 	}
+	for without, want := range map[string]string{
+		"z/99": "takes part neither in epoch 1 nor in epoch 2", "a/0": "a/0 is this process",
+	} {
+		_, err := runShard(t, "force", "--address="+first.url, "--epoch=2", "--without="+without,
+			"--confirm")
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("force without %s: %v, want %q", without, err, want)
+		}
+	}
 	third := start(2)
 	for _, p := range append(processes, third) {
 		if _, err := runShard(t, "wait", "--address="+p.url, "--epoch=2"); err != nil {

@@ -236,10 +236,19 @@ func (c *shardCommand) runForce(stdout io.Writer) error {
 	if s.Progress.Waits != "" {
 		fmt.Fprintf(stdout, "epoch %d waits for %s\n", risk.Epoch, s.Progress.Waits)
 	}
+	for _, id := range s.Reporting(c.without) {
+		fmt.Fprintf(stdout, "warning: %s reports: it is not gone\n", id)
+	}
 	switch {
 	case risk.Epoch != uint64(c.epoch):
 		return fmt.Errorf("epoch %d is not in progress, but epoch %d (0 is none)", c.epoch,
 			risk.Epoch)
+	case len(c.without) > 0:
+		if err := s.State.Forcible(s.ID, risk.Epoch, c.without); err != nil {
+			return fmt.Errorf("nothing was forced: %w", err)
+		}
+	}
+	switch {
 	case len(c.without) == 0:
 		return errors.New("nothing was forced: name the members to do without with --without")
 	case !c.confirm:
@@ -251,6 +260,18 @@ func (c *shardCommand) runForce(stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "%s goes on with epoch %d without %v\n", s.ID, c.epoch, s.State.Forced)
+	if s.State.Settled(uint64(c.epoch)) {
+		fmt.Fprintf(stdout, "%s has ended the change to epoch %d\n", s.ID, c.epoch)
+		return nil
+	}
+	var names []string
+	for _, id := range s.State.Forced {
+		names = append(names, id.String())
+	}
+	fmt.Fprintf(stdout, "%s goes on with epoch %d without %s\n", s.ID, c.epoch,
+		strings.Join(names, ", "))
+	if s.Progress.Waits != "" {
+		fmt.Fprintf(stdout, "it waits for %s\n", s.Progress.Waits)
+	}
 	return nil
 }

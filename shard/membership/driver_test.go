@@ -399,11 +399,23 @@ func TestForce(t *testing.T) {
 			t.Errorf("force of another epoch: %v", err)
 		}
 		f.Epoch = 2
+		typo := ForceRequest{Epoch: 2, Without: []shard.ID{{Zone: "z", Ordinal: 99}}}
+		if _, err := admin.Force(context.Background(), typo); err == nil ||
+			!strings.Contains(err.Error(), "takes part neither in epoch 1 nor in epoch 2") {
+			t.Errorf("force of a member that does not exist: %v", err)
+		}
 		for _, p := range c.processes {
 			admin.URL = "http://" + address(p.member.ID())
-			if _, err := admin.Force(context.Background(), f); err != nil {
-				t.Error(err)
+			s, err := admin.Force(context.Background(), f)
+			if err != nil || !s.State.Settled(2) && !slices.Equal(s.State.Forced, f.Without) ||
+				strings.Contains(s.Progress.Waits, "b/0") {
+				t.Errorf("forced without %v, waits for %q, %v", s.State.Forced,
+					s.Progress.Waits, err)
 			}
+		}
+		running := []shard.ID{{Zone: "a", Ordinal: 1}}
+		if got := s.Reporting(append(running, f.Without...)); !slices.Equal(got, running) {
+			t.Errorf("members that report: %v, want %v", got, running)
 		}
 		c.pass(3 * wait)
 		if s := c.statusOf(zero); !s.State.Settled(2) {

@@ -70,7 +70,8 @@ type peerName struct {
 	Peer
 	client  *http.Client
 	last    []netip.Addr        // the last answer of DNS
-	members map[string]shard.ID // by address
+	members map[string]shard.ID // by address, of the last poll
+	was     map[string]shard.ID // by address, of the last answer
 }
 
 func newPolls(peers []Peer, conf *ClientConfig) (*polls, error) {
@@ -82,6 +83,7 @@ func newPolls(peers []Peer, conf *ClientConfig) (*polls, error) {
 		}
 		p.names = append(p.names, peerName{
 			Peer: peer, client: client, members: map[string]shard.ID{},
+			was: map[string]shard.ID{},
 		})
 	}
 	return p, nil
@@ -157,6 +159,7 @@ func (d *Driver) poll(ctx context.Context) {
 		r := &results[i]
 		if r.err == nil && own.differs(r.report.Identity) {
 			delete(r.name.members, r.address)
+			delete(r.name.was, r.address)
 			others = append(others, *r)
 			r.err = errForeign
 			d.metrics.questions.WithLabelValues(foreign).Inc()
@@ -164,15 +167,17 @@ func (d *Driver) poll(ctx context.Context) {
 		}
 		if r.err != nil {
 			delete(r.name.members, r.address)
-			silent = append(silent, r.address)
+			silent = append(silent, shard.Silence{Address: r.address, Of: r.name.was[r.address]})
 			d.metrics.questions.WithLabelValues(failed).Inc()
 			d.log.Debug("peer does not answer", "address", r.address, "err", r.err)
 			continue
 		}
-		r.name.members[r.address] = r.report.ID
+		r.name.members[r.address], r.name.was[r.address] = r.report.ID, r.report.ID
 		d.metrics.questions.WithLabelValues(answered).Inc()
 	}
-	slices.Sort(silent)
+	slices.SortFunc(silent, func(a, b shard.Silence) int {
+		return strings.Compare(a.Address, b.Address)
+	})
 	d.do(ctx, func() {
 		d.refuse(others)
 		d.handle(results, silent)
@@ -204,7 +209,7 @@ func (d *Driver) refuse(others []result) {
 }
 
 // handle passes the results of a poll to the Member.
-func (d *Driver) handle(results []result, silent []string) {
+func (d *Driver) handle(results []result, silent []shard.Silence) {
 	for _, r := range results {
 		if r.err != nil {
 			continue
@@ -245,18 +250,23 @@ func (d *Driver) ask(ctx context.Context, targets []target) []result {
 
 // targets looks up all names. It returns the addresses, and the names that cannot be looked up:
 // these keep the addresses of their last answer.
-func (p *polls) targets(ctx context.Context) (targets []target, silent []string) {
+func (p *polls) targets(ctx context.Context) (targets []target, silent []shard.Silence) {
 	had := map[string]bool{}
 	for i := range p.names {
 		n := &p.names[i]
 		addrs, err := n.lookUp(ctx)
 		if err != nil {
-			silent = append(silent, n.String())
+			silent = append(silent, shard.Silence{Address: n.String(), Name: true})
 		} else {
 			n.last = addrs
+			maps.DeleteFunc(n.was, func(address string, _ shard.ID) bool {
+				return !slices.ContainsFunc(addrs, func(a netip.Addr) bool {
+					return address == n.join(a)
+				})
+			})
 		}
 		for _, a := range n.last {
-			address := net.JoinHostPort(a.Unmap().String(), n.port)
+			address := n.join(a)
 			if !had[address] && len(targets) < maxAddresses {
 				had[address] = true
 				u := url.URL{Scheme: n.scheme, Host: address, Path: Prefix + "report"}
@@ -265,6 +275,11 @@ func (p *polls) targets(ctx context.Context) (targets []target, silent []string)
 		}
 	}
 	return targets, silent
+}
+
+// join returns an address of the name with its port.
+func (n *peerName) join(a netip.Addr) string {
+	return net.JoinHostPort(a.Unmap().String(), n.port)
 }
 
 func (n *peerName) lookUp(ctx context.Context) ([]netip.Addr, error) {

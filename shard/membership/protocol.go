@@ -198,17 +198,21 @@ func (d *Driver) serveForce(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var err error
-	var s Status
 	ok := d.do(r.Context(), func() {
 		risk := d.member.AtRisk()
 		if err = d.member.Force(d.now(), f.Epoch, f.Without); err != nil {
 			return
 		}
 		d.metrics.forced.Inc()
+		s := d.status()
 		d.log.Warn("epoch was forced", "epoch", f.Epoch, "without", f.Without,
-			"blocks_at_risk", len(risk), "client", r.RemoteAddr)
-		s = d.status()
+			"blocks_at_risk", len(risk), "reporting", s.Reporting(f.Without),
+			"client", r.RemoteAddr)
 	})
+	var s Status
+	if ok && err == nil { // after the force is on disk
+		ok = d.do(r.Context(), func() { s = d.status() })
+	}
 	switch {
 	case !ok:
 		http.Error(w, errStopping.Error(), http.StatusServiceUnavailable)

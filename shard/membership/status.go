@@ -63,6 +63,18 @@ func (d *Driver) status() Status {
 	return s
 }
 
+// Reporting returns those of the given members that answered within the last minute, and therefore
+// may not be gone.
+func (s *Status) Reporting(ids []shard.ID) []shard.ID {
+	var found []shard.ID
+	for _, p := range s.Peers {
+		if p.Age < time.Minute && slices.Contains(ids, p.ID) && !slices.Contains(found, p.ID) {
+			found = append(found, p.ID)
+		}
+	}
+	return found
+}
+
 // Unsettled returns what is left of the change to an epoch, empty if this process and all members
 // that it knows have dropped all epochs before it.
 func (s *Status) Unsettled(epoch uint64) string {
