@@ -241,8 +241,12 @@ func (b *benchCommand) options() (o bench.Options, err error) {
 	if err != nil {
 		return o, err
 	}
+	builtIn, err := budget.Parse(benchmarks.Budgets(), nil)
+	if err != nil {
+		return o, err
+	}
 	err = document("budgets", b.budgets, benchmarks.Budgets(), func(t []byte) (err error) {
-		o.Budgets, err = budget.Parse(t, nil)
+		o.Budgets, err = budget.Parse(t, builtIn) // which has the prices
 		return err
 	})
 	if err != nil {

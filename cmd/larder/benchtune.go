@@ -248,6 +248,7 @@ func (t *tuner) report(r *tune.Result) *report.Tuning {
 		out.Load = append(out.Load, report.Part{
 			Name: name, Weight: r.Start.Load[name].Weight,
 			Start: costs(r.Start.Load[name]), End: costs(r.End.Load[name]),
+			Budgeted: r.Start.Load[name].Budgeted,
 		})
 	}
 	switch {
@@ -269,13 +270,15 @@ func (t *tuner) report(r *tune.Result) *report.Tuning {
 		out.Verdict += " --tune-time did not suffice for " + strings.Join(r.Unfinished, ", ") + "."
 	}
 	end := r.End.Mean()
-	if usd := t.bench.tune.usd; usd > 0 && end.USD > usd {
-		out.Failure = fmt.Sprintf("1,000 requests cost %.3g US dollars, more than --tune-usd=%g.",
-			end.USD, usd)
-	}
+	var failures []string
 	if end.Over > 0 {
-		out.Failure = "No setting that was measured keeps all budgets."
+		failures = append(failures, "No setting that was measured keeps all budgets.")
 	}
+	if usd := t.bench.tune.usd; usd > 0 && end.USD > usd {
+		failures = append(failures, fmt.Sprintf(
+			"1,000 requests cost %.3g US dollars, more than --tune-usd=%g.", end.USD, usd))
+	}
+	out.Failure = strings.Join(failures, " ")
 	return out
 }
 

@@ -9,10 +9,11 @@ import (
 func TestParse(t *testing.T) {
 	base := &Document{
 		Requests:   Requests{Series: Times{Total: time.Second, Gate: time.Minute}},
-		BucketRead: time.Hour,
+		BucketRead: time.Hour, Prices: Prices{Get: 1, List: 2},
 		Budgets:    map[string]Times{"scenario": {Total: 1}},
 	}
-	d, err := Parse([]byte("requests: {series: {total: 2s}, label_names: {postings: 3s}}"), base)
+	d, err := Parse([]byte("requests: {series: {total: 2s}, label_names: {postings: 3s}}\n"+
+		"prices: {list: 3}"), base)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,6 +28,9 @@ func TestParse(t *testing.T) {
 	}
 	if got := c.BucketRead(); got != time.Hour {
 		t.Errorf("bucket read: got %s, want that of base", got)
+	}
+	if want := (Prices{Get: 1, List: 3}); d.Prices != want {
+		t.Errorf("got prices %+v, want %+v", d.Prices, want)
 	}
 	if len(d.Budgets) > 0 {
 		t.Errorf("got budgets of scenarios of base: %v", d.Budgets)

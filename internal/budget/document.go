@@ -128,12 +128,12 @@ func (p Prices) Thousand(cpu time.Duration, gets, lists, bytes float64) float64 
 	return gets*p.Get + lists*p.List + 1000*bytes/(1<<30)*p.GiB + 1000*cpu.Hours()*p.CPUHour
 }
 
-// Parse parses a document. What it does not say of requests and bucket reads is taken from base,
-// nil for no budgets. Unknown keys are errors.
+// Parse parses a document. What it does not say of requests, bucket reads and prices is taken from
+// base, nil for no budgets and prices. Unknown keys are errors.
 func Parse(text []byte, base *Document) (*Document, error) {
 	d := &Document{Quantile: 0.99}
 	if base != nil {
-		d.Requests, d.BucketRead = base.Requests, base.BucketRead
+		d.Requests, d.BucketRead, d.Prices = base.Requests, base.BucketRead, base.Prices
 	}
 	if err := yaml.UnmarshalStrict(text, d); err != nil {
 		return nil, yamldoc.Shape{Of: d}.Explain(text, err)

@@ -134,6 +134,26 @@ func TestHTML(t *testing.T) {
 	}
 }
 
+// TestTuningWithoutBudgets: no budget is not a budget that was kept.
+func TestTuningWithoutBudgets(t *testing.T) {
+	r := &Report{Tuning: &Tuning{Load: []Part{{Name: "alert-cold", Weight: 1}}}}
+	for _, budgeted := range []bool{false, true} {
+		r.Tuning.Load[0].Budgeted = budgeted
+		var text, page bytes.Buffer
+		if err := r.WriteText(&text); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.WriteHTML(&page); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(text.String(), "no budget\n") == budgeted ||
+			strings.Contains(text.String(), noBudgets) == budgeted ||
+			strings.Contains(page.String(), noBudgets) == budgeted {
+			t.Errorf("budgeted %v:\n%s", budgeted, &text)
+		}
+	}
+}
+
 func TestCompare(t *testing.T) {
 	a, b := example(), example()
 	b.Seed = 2

@@ -72,6 +72,24 @@ type Part struct {
 	Weight float64 `json:"weight"`
 	Start  Costs   `json:"start"`
 	End    Costs   `json:"end"`
+	// Budgeted says that the scenario has a budget.
+	Budgeted bool `json:"budgeted"`
+}
+
+// Budgeted reports whether some scenario of the load has a budget.
+func (t *Tuning) Budgeted() bool {
+	return slices.ContainsFunc(t.Load, func(l Part) bool { return l.Budgeted })
+}
+
+// noBudgets says that a search had none.
+const noBudgets = "There are no budgets for this bucket: give --budgets to search with yours."
+
+// Unbudgeted says that there are no budgets, "" if there are some or nothing was measured.
+func (t *Tuning) Unbudgeted() string {
+	if len(t.Load) == 0 || t.Budgeted() {
+		return ""
+	}
+	return noBudgets
 }
 
 // Unmeasured names the knobs that were not measured.
@@ -126,6 +144,9 @@ func (t *Tuning) write(p *printer) {
 		l.write(tw, len(t.Flags) > 0)
 	}
 	flush(tw, p)
+	if why := t.Unbudgeted(); why != "" {
+		p.printf("\n%s\n", why)
+	}
 	p.printf("\n%s\n", t.Verdict)
 	if len(t.Flags) > 0 {
 		p.printf("\n  %s\n", strings.Join(t.Flags, "\n  "))
@@ -167,13 +188,17 @@ func (l *Part) write(w *tabwriter.Writer, changed bool) {
 		}
 		return s
 	}
+	over := "no budget"
+	if l.Budgeted {
+		over = pair("%s", func(c *Costs) float64 { return c.Over })
+	}
 	fmt.Fprintf(w, "%s\t%g\t%s\t%s\t%s\t%s\t%s\t%s\t\n", l.Name, l.Weight,
 		pair("%s", func(c *Costs) float64 { return c.USD }),
 		pair("%s", func(c *Costs) float64 { return c.MS }),
 		pair("%s", func(c *Costs) float64 { return c.CPUMS }),
 		pair("%s", func(c *Costs) float64 { return c.Reads }),
 		pair("%s", func(c *Costs) float64 { return c.Bytes / 1000 }),
-		pair("%s", func(c *Costs) float64 { return c.Over }))
+		over)
 }
 
 // String formats a quotient with its interval, if that is known.
