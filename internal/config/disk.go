@@ -3,8 +3,6 @@ package config
 import (
 	"fmt"
 
-	"github.com/alecthomas/units"
-
 	"larder/internal/diskcache"
 )
 
@@ -49,29 +47,50 @@ func (m *Memory) DiskOptions(k Kind) diskcache.Options {
 	}
 }
 
+// divide divides the disk between index pages and chunk pages. Its error says what to set.
+func (d *Disk) divide() error {
+	const gib = 1 << 30
+	total := d.Total.Bytes
+	least, most := int64(2*minDiskKind), 2*diskcache.MaxBytes
+	if !d.Index.Given {
+		d.Index.Bytes = total / 10 * indexTenths
+		least = minDiskKind * 10 / indexTenths
+		most = diskcache.MaxBytes / (10 - indexTenths) * 10 / gib * gib
+	}
+	d.Bytes[IndexPages], d.Bytes[ChunkPages] = d.Index.Bytes, total-d.Index.Bytes
+	if total < least {
+		return fmt.Errorf("%s is too small: set at least %s", &d.Total, sizeText(least))
+	}
+	if total > most {
+		return fmt.Errorf("%s is too large: set at most %s", &d.Total, sizeText(most))
+	}
+	// What chunk pages cannot have is for index pages.
+	least, most = minDiskKind, min(total-minDiskKind, diskcache.MaxBytes)
+	if rest := total - diskcache.MaxBytes; rest > least {
+		least = (rest + gib - 1) / gib * gib
+	}
+	if d.Index.Bytes < least || d.Index.Bytes > most {
+		return fmt.Errorf("%s of %s: set from %s to %s",
+			&d.Index, &d.Total, sizeText(least), sizeText(most))
+	}
+	return nil
+}
+
 // fitDisk divides the disk and computes the memory that this takes.
 func (m *Memory) fitDisk(limit int64) error {
 	d := &m.Disk
 	if d.Total.Bytes == 0 {
 		return nil
 	}
-	if !d.Index.Given {
-		d.Index.Bytes = d.Total.Bytes / 10 * indexTenths
-	}
-	d.Bytes[IndexPages], d.Bytes[ChunkPages] = d.Index.Bytes, d.Total.Bytes-d.Index.Bytes
-	if d.Bytes[IndexPages] < minDiskKind || d.Bytes[ChunkPages] < minDiskKind {
-		return fmt.Errorf("%s, of which %s are for index pages and the rest for chunk pages: "+
-			"each needs at least %s", &d.Total, &d.Index, units.Base2Bytes(minDiskKind))
-	}
-	if n := max(d.Bytes[IndexPages], d.Bytes[ChunkPages]); n > diskcache.MaxBytes {
-		return fmt.Errorf("%s gives one kind of pages %s, more than the limit of %s",
-			&d.Total, units.Base2Bytes(n), units.Base2Bytes(diskcache.MaxBytes))
+	if err := d.divide(); err != nil {
+		return fmt.Errorf("%w: index pages and chunk pages need from %s to %s each",
+			err, sizeText(minDiskKind), sizeText(diskcache.MaxBytes))
 	}
 	if !d.Prefetch.Given {
 		d.Prefetch.Bytes = d.Index.Bytes / 4 * prefetchQuarters
 	} else if d.Prefetch.Bytes > d.Index.Bytes {
-		return fmt.Errorf("%s is more than %s, the part of the disk cache for index pages",
-			&d.Prefetch, units.Base2Bytes(d.Index.Bytes))
+		return fmt.Errorf("%s is more than the disk cache has for index pages: set at most %s",
+			&d.Prefetch, sizeText(d.Index.Bytes))
 	}
 	d.Queue, d.PrefetchRead = defaultDiskQueue, defaultPrefetchRead
 	if limit > 0 {

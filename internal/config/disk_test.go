@@ -61,12 +61,32 @@ func TestDiskErrors(t *testing.T) {
 			t.Errorf("got %v, want an error with %q", err, want)
 		}
 	}
-	f(withDisk(20<<20, 0), 0, "--disk-cache-size 20MiB, of which --disk-cache.index-size 8MiB are "+
-		"for index pages and the rest for chunk pages: each needs at least 16MiB")
-	f(withDisk(100<<20, 90<<20), 0, "each needs at least 16MiB")
-	f(withDisk(4096*gib, 0), 0, "more than the limit of 1TiB")
+	const parts = ": index pages and chunk pages need from 16MiB to 1TiB each"
+	f(withDisk(1<<20, 0), 0, "--disk-cache-size 1MiB is too small: set at least 40MiB"+parts)
+	f(withDisk(40<<20-1, 0), 0, "--disk-cache-size 39MiB is too small: set at least 40MiB"+parts)
+	f(withDisk(4096*gib, 0), 0, "--disk-cache-size 4TiB is too large: set at most 1706GiB"+parts)
+	f(withDisk(31<<20, 16<<20), 0, "--disk-cache-size 31MiB is too small: set at least 32MiB"+parts)
+	f(withDisk(3072*gib, gib), 0, "--disk-cache-size 3TiB is too large: set at most 2TiB"+parts)
+	f(withDisk(100<<20, 90<<20), 0,
+		"--disk-cache.index-size 90MiB of --disk-cache-size 100MiB: set from 16MiB to 84MiB"+parts)
+	f(withDisk(100<<20, 1<<20), 0, "set from 16MiB to 84MiB")
+	f(withDisk(1800*gib+5, gib), 0, "--disk-cache.index-size 1GiB of --disk-cache-size 1800GiB: "+
+		"set from 777GiB to 1TiB")
+	// What the messages say can be set.
+	for _, m := range []*Memory{
+		withDisk(40<<20, 0), withDisk(1706*gib, 0), withDisk(32<<20, 16<<20),
+		withDisk(2048*gib, 1024*gib), withDisk(100<<20, 84<<20), withDisk(1800*gib+5, 777*gib),
+	} {
+		if _, err := m.Fit(0); err != nil {
+			t.Error(err)
+		}
+	}
 	m := withDisk(100*gib, 20*gib)
 	m.Disk.Prefetch = Amount{30 * gib, true, "--disk-cache.prefetch-bytes"}
-	f(m, 0, "--disk-cache.prefetch-bytes 30GiB is more than 20GiB, the part of the disk cache for")
+	f(m, 0, "--disk-cache.prefetch-bytes 30GiB is more than the disk cache has for index pages: "+
+		"set at most 20GiB")
+	m = withDisk(gib, 0)
+	m.Disk.Prefetch = Amount{gib, true, "--disk-cache.prefetch-bytes"}
+	f(m, 0, "set at most 409MiB")
 	f(withDisk(500*gib, 0), gib/2, "the memory of --disk-cache-size")
 }

@@ -50,7 +50,7 @@ type Amount struct {
 	From string
 }
 
-func (a *Amount) String() string { return fmt.Sprintf("%s %s", a.From, units.Base2Bytes(a.Bytes)) }
+func (a *Amount) String() string { return a.From + " " + sizeText(a.Bytes) }
 
 const (
 	defaultIndexCache = 250 << 20

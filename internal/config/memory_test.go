@@ -132,7 +132,7 @@ func TestMemoryRefusals(t *testing.T) {
 		Chunks: given("--chunk-cache-size", gib)}, gib,
 		"free: --index-cache.series-size 200MiB, --chunk-cache-size 1GiB, at least")
 	f(Memory{Index: index(math.MaxInt64), Chunks: given("--chunk-cache-size", math.MaxInt64)}, gib,
-		"--index-cache-size 7EiB")
+		"--index-cache-size 8191PiB")
 	writes := given("--index-cache.config max_async_buffer_bytes", gib)
 	f(Memory{IndexWrites: &writes}, gib,
 		"free: --index-cache.config max_async_buffer_bytes 1GiB, at least")

@@ -46,3 +46,18 @@ func ParsePageSize(s string) (int64, error) {
 	}
 	return n, err
 }
+
+// sizeText returns a size for errors, which ParseSize parses. It has one unit, and is rounded down
+// unless it is a small multiple of one.
+func sizeText(n int64) string {
+	names := [...]string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
+	unit := 0
+	for ; unit < len(names)-1 && n != 0 && n%1024 == 0; unit++ {
+		n /= 1024
+	}
+	const most = 10 * 1024
+	for ; unit < len(names)-1 && n >= most; unit++ {
+		n /= 1024
+	}
+	return strconv.FormatInt(n, 10) + names[unit]
+}
