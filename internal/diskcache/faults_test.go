@@ -22,10 +22,17 @@ import (
 	"larder/internal/localfs"
 )
 
-// faults make the reads of a disk fail, or take long.
+// faults make the reads of a disk fail, or take long, and its writes fail.
 type faults struct {
-	mu   sync.Mutex
-	read func() error // before each read; nil: none
+	mu    sync.Mutex
+	read  func() error // before each read; nil: none
+	write error        // of each write; nil: none
+}
+
+func (f *faults) failWrites(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.write = err
 }
 
 func (f *faults) set(read func() error) {
@@ -49,6 +56,16 @@ func (f faultyFile) ReadAt(b []byte, off int64) (int, error) {
 		}
 	}
 	return f.file.ReadAt(b, off)
+}
+
+func (f faultyFile) WriteAt(b []byte, off int64) (int, error) {
+	f.faults.mu.Lock()
+	err := f.faults.write
+	f.faults.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	return f.file.WriteAt(b, off)
 }
 
 // logBuffer is a log that can be read while it is written.

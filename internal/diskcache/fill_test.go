@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -114,11 +115,18 @@ func TestIndexPagesComeFirst(t *testing.T) {
 }
 
 // TestEvictedObjects: Evicted gets the objects whose pages are gone, and not those whose pages were
-// used and therefore written again.
+// used and therefore written again. A segment may have no footer, because a write to it failed.
 func TestEvictedObjects(t *testing.T) {
+	t.Run("Sealed", func(t *testing.T) { testEvictedObjects(t, false) })
+	t.Run("GivenUp", func(t *testing.T) { testEvictedObjects(t, true) })
+}
+
+func testEvictedObjects(t *testing.T, giveUp bool) {
 	synctest.Test(t, func(t *testing.T) {
 		gone := map[uint64]int{}
-		c := openDisk(t, t.TempDir(), nil).Open(Options{
+		d, f := openDisk(t, t.TempDir(), nil), &faults{}
+		d.wrap = func(own file) file { return faultyFile{own, f} }
+		c := d.Open(Options{
 			Kind: "index", MaxBytes: 16 << 20, Evicted: func(objects []bytecache.ID) {
 				for _, id := range objects {
 					if no := binary.BigEndian.Uint32(id[bytecache.PageAt:]); no != 0 {
@@ -132,9 +140,23 @@ func TestEvictedObjects(t *testing.T) {
 		fill(t, c, 1, 0, 50)
 		fill(t, c, 2, 0, 50)
 		written(c)
+		if giveUp {
+			f.failWrites(syscall.EIO)
+			set(c, 4, 0, 1)
+			written(c)
+			f.failWrites(nil)
+			time.Sleep(maxBackoff)
+			synctest.Wait()
+			if !c.disk.writable() || offs(d, "write_errors") != 1 {
+				t.Fatal("the write did not fail, or the disk is not used again")
+			}
+		}
 		found(t, c, 1, 0, 50)
 		fill(t, c, 3, 0, 2000)
 		written(c)
+		if n := found(t, c, 1, 0, 50); n != 50 {
+			t.Errorf("%d of 50 pages that were used are there", n)
+		}
 		if gone[2] != 1 || gone[1] > 0 {
 			t.Errorf("evicted: %v, want object 2 and not 1", gone)
 		}

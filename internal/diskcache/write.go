@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"larder/internal/bytecache"
+	"larder/internal/sealed"
 )
 
 const (
@@ -377,9 +378,10 @@ func (w *writer) makeRoom() error {
 		if s == nil {
 			return nil
 		}
-		moved, err := w.move(s, budget)
+		entries := c.entries(s)
+		moved, err := w.move(s, entries, budget)
 		budget -= moved
-		c.evict(s)
+		c.evict(s, entries)
 		if err != nil && !errors.Is(err, errOverBudget) {
 			return err
 		}
@@ -402,13 +404,22 @@ func (c *Cache) oldest(limit int64) *segment {
 	return c.order[0]
 }
 
-// move writes the hot values of a segment again, up to limit bytes. It returns their bytes.
-func (w *writer) move(s *segment, limit int64) (moved int64, err error) {
-	c := w.c
+// entries returns the entries of a segment. It returns none if they cannot be read: the segment is
+// removed all the same.
+func (c *Cache) entries(s *segment) []entry {
 	entries, err := readFooter(s.file, s.size)
-	if err != nil {
-		return 0, nil //nolint:nilerr // the segment is removed all the same
+	if errors.Is(err, sealed.ErrDamaged) { // not sealed, because a write failed
+		entries, _, err = scan(s.file, s.size, c.o.PageBytes)
 	}
+	if err != nil {
+		return nil
+	}
+	return entries
+}
+
+// move writes the hot values of a segment again, up to limit bytes. It returns their bytes.
+func (w *writer) move(s *segment, entries []entry, limit int64) (moved int64, err error) {
+	c := w.c
 	slices.SortFunc(entries, func(a, b entry) int { return int(a.off) - int(b.off) })
 	record := make([]byte, recordBytes(c.o.PageBytes))
 	for i := range entries {
@@ -422,7 +433,7 @@ func (w *writer) move(s *segment, limit int64) (moved int64, err error) {
 			continue
 		}
 		if err := readFull(s.file, record[:n], int64(e.off)); err != nil {
-			return moved, nil //nolint:nilerr // as above
+			return moved, nil //nolint:nilerr // the segment is removed all the same
 		}
 		id, value, err := parseRecord(record[:n])
 		if err != nil || *id != e.id || !w.fits(n) {
@@ -437,9 +448,9 @@ func (w *writer) move(s *segment, limit int64) (moved int64, err error) {
 	return moved, w.flush()
 }
 
-// evict removes a segment and its pages.
-func (c *Cache) evict(s *segment) {
-	objects := c.objectsOf(s)
+// evict removes a segment and its pages, which entries lists.
+func (c *Cache) evict(s *segment, entries []entry) {
+	objects := c.objectsOf(s, entries)
 	if err := c.dir.Remove(s.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.disk.o.Logger.Debug("removing a segment of the disk cache failed", "err", err)
 	}
@@ -451,13 +462,9 @@ func (c *Cache) evict(s *segment) {
 
 // objectsOf returns the identity of the first page of each object with pages that are nowhere but
 // in a segment. It returns nil without Options.Evicted.
-func (c *Cache) objectsOf(s *segment) []bytecache.ID {
+func (c *Cache) objectsOf(s *segment, entries []entry) []bytecache.ID {
 	if c.o.Evicted == nil {
 		return nil
-	}
-	entries, err := readFooter(s.file, s.size)
-	if err != nil {
-		return nil // nothing is known about them
 	}
 	seen := map[bytecache.ID]struct{}{}
 	var objects []bytecache.ID
@@ -510,7 +517,7 @@ func (c *Cache) freeFor(bytes int64) (bool, error) {
 		if s == nil {
 			return false, nil
 		}
-		c.evict(s)
+		c.evict(s, c.entries(s))
 	}
 }
 
