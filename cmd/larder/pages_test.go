@@ -175,6 +175,28 @@ func TestPages(t *testing.T) {
 			"The last sync of blocks failed: list blocks", "Access Denied")
 		p.looks("unready-blocks", s.p.url+"/blocks", "0 blocks are served", "Access Denied")
 	})
+	t.Run("reads hang", func(t *testing.T) {
+		p, i := &pageTest{t: t, Browser: b}, newIncident(t)
+		i.start()
+		i.p.await("readiness changed.*ready=true")
+		i.stalled(2)
+		i.exposes(`thanos_bucket_store_series_gate_queries_in_flight 2`)
+		i.exposes(`larder_bucket_slots\{state="used"\} [1-9].*`)
+		slots := func() string {
+			of := func(state string) float64 {
+				return i.p.counted("larder_bucket_slots", "state="+state)
+			}
+			return fmt.Sprintf("%v of %v reads run, %v wait", of("used"), of("limit"),
+				of("waiting"))
+		}
+		want := ""
+		for want != slots() { // reads of the index may still run
+			want = slots()
+			p.Open(i.p.url + "/")
+		}
+		p.shows("the overview", "2 requests now", "0 of them wait", want,
+			fmt.Sprintf("%v blocks served", i.p.counted("thanos_bucket_store_blocks_loaded")))
+	})
 	t.Run("many blocks", func(t *testing.T) {
 		pagesOfManyBlocks(&pageTest{t: t, Browser: b})
 	})

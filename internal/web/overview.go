@@ -128,7 +128,7 @@ func (p *pages) bucketState(grown *rates) bucketState {
 			switch v := int64(value(m)); label(m, "state") {
 			case "limit":
 				b.Limit = v
-			case "in_use":
+			case "used":
 				b.Running = v
 			case "waiting":
 				b.Waiting = v
