@@ -391,6 +391,31 @@ func TestLateConfigurationOnlyDelays(t *testing.T) {
 	}
 }
 
+// TestRestartsAreNoDuplicates: a member that restarts delays the drop of others. It is reported as
+// a duplicate only if its former process answers again.
+func TestRestartsAreNoDuplicates(t *testing.T) {
+	c := newCluster(t, 3, "a", "b")
+	m := c.members[ID{"a", 0}]
+	report := func(instance uint64) []ID {
+		m.HandleReport(c.now, c.now, nil, Report{ID: ID{"b", 1}, Instance: instance,
+			State: State{Current: config(1, 3, "a", "b")}})
+		return m.Progress().Duplicates
+	}
+	for instance := uint64(101); instance < 110; instance++ {
+		if d := report(instance); len(d) > 0 || !m.twinned() {
+			t.Errorf("restart %d: duplicates %v, delays the drop %v", instance, d, m.twinned())
+		}
+	}
+	if d := report(108); !slices.Equal(d, []ID{{"b", 1}}) {
+		t.Errorf("the former process answers again: duplicates %v", d)
+	}
+	c.now += tick
+	m.HandleTime(c.now)
+	if d := m.Progress().Duplicates; len(d) > 0 || m.twinned() {
+		t.Errorf("after a while: duplicates %v, delays the drop %v", d, m.twinned())
+	}
+}
+
 // TestOrdinalAboveTheCountWaits: pods may come before their configuration.
 func TestOrdinalAboveTheCountWaits(t *testing.T) {
 	c := newCluster(t, 3, "a", "b")

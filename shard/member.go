@@ -101,7 +101,7 @@ func (m *Member) pass(now time.Duration) {
 	for i := range m.peers {
 		p := &m.peers[i]
 		if p.twin && now-p.twinAt >= m.opts.twinWindow() {
-			p.twin = false
+			p.twin, p.both = false, false
 		}
 		if now-p.at >= m.opts.querierWait() {
 			p.asks, p.watched, p.open = nil, 0, false

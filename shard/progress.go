@@ -14,7 +14,7 @@ type Progress struct {
 	Lacking []ID `json:"lacking,omitempty"`
 	// Unconfirmed are the new owners that have not confirmed every block.
 	Unconfirmed []ID `json:"unconfirmed,omitempty"`
-	// Duplicates are the members of which two processes were seen.
+	// Duplicates are the members of which two processes run.
 	Duplicates []ID `json:"duplicates,omitempty"`
 	// Silent are the addresses of peers that do not answer.
 	Silent []string `json:"silent,omitempty"`
@@ -22,6 +22,8 @@ type Progress struct {
 	Waits string `json:"waits,omitempty"`
 	// Alone says that the process started without a record and without a peer.
 	Alone bool `json:"alone,omitempty"`
+
+	restarted []ID // members that restarted, or may be duplicates
 }
 
 // Progress returns how far the member is.
@@ -34,8 +36,10 @@ func (m *Member) Progress() Progress {
 		p.Duplicates = append(p.Duplicates, m.id)
 	}
 	for _, peer := range m.peers {
-		if peer.twin {
+		if peer.both {
 			p.Duplicates = append(p.Duplicates, peer.id)
+		} else if peer.twin {
+			p.restarted = append(p.restarted, peer.id)
 		}
 	}
 	if m.want.Next.IsZero() {
@@ -79,6 +83,9 @@ func (m *Member) waits(p Progress) string {
 		return "members that have not persisted the epoch: " + names(p.Lacking)
 	case len(p.Duplicates) > 0:
 		return "the end of duplicate processes of " + names(p.Duplicates)
+	case len(p.restarted) > 0:
+		return fmt.Sprintf("signs of duplicate processes, for %s after the restart of %s",
+			m.opts.twinWindow(), names(p.restarted))
 	case len(silent) > 0:
 		return "addresses of peers that do not answer: " + strings.Join(silent, ", ")
 	case len(p.Unconfirmed) > 0:

@@ -111,9 +111,11 @@ type peer struct {
 	id       ID
 	instance uint64
 	at       time.Duration // when its last report was asked for
-	// twin is set if another process with this ID reported, at twinAt.
-	twin   bool
-	twinAt time.Duration
+	// twin is set if the instance changed, at twinAt: by a restart, or because two processes have
+	// this ID. It is both if a former instance reported again. former are the last of these.
+	twin, both bool
+	twinAt     time.Duration
+	former     []uint64
 	// blank says that its last report had no epochs.
 	blank bool
 	// acked says that it has persisted the next epoch of this member.
@@ -127,6 +129,22 @@ type peer struct {
 	asks    []Ask
 	watched time.Duration
 	open    bool // it has been ready for the Querier wait
+}
+
+// maxFormer bounds the instances of a member that are remembered.
+const maxFormer = 8
+
+// meet records which process of the member reported. A process that restarted never reports again.
+// That it does is therefore the sign of two processes.
+func (p *peer) meet(instance uint64, at time.Duration) {
+	if p.instance != 0 && p.instance != instance {
+		p.both = p.both || slices.Contains(p.former, instance)
+		p.twin, p.twinAt = true, at
+		p.confirming = false
+		former := append([]uint64{p.instance}, p.former...)
+		p.former = former[:min(len(former), maxFormer)]
+	}
+	p.instance = instance
 }
 
 // ask is the last call of Info by an address.
@@ -170,11 +188,8 @@ func (m *Member) HandleReport(now, sent time.Duration, question []ulid.ULID, r R
 		return
 	}
 	p := m.addPeer(r.ID)
-	if p.instance != 0 && p.instance != r.Instance {
-		p.twin, p.twinAt = true, sent
-		p.confirming = false
-	}
-	p.instance, p.at, p.blank = r.Instance, sent, r.State.isZero()
+	p.meet(r.Instance, sent)
+	p.at, p.blank = sent, r.State.isZero()
 	m.learn(r)
 	p.acked = p.acked || r.State.has(m.want.Next)
 	m.heed(p, question, r)

@@ -358,6 +358,37 @@ func TestHandOver(t *testing.T) {
 	})
 }
 
+// TestRollingRestart: restarts of all processes, one after the other, are not reported as
+// duplicates.
+func TestRollingRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3).known(3)
+		defer c.stopAll()
+		c.startAll(conf(1, 3))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		for _, zone := range []string{"a", "b"} {
+			for ordinal := range 3 {
+				id := shard.ID{Zone: zone, Ordinal: ordinal}
+				c.processes[address(id)].stop()
+				c.pass(10 * time.Second)
+				c.start(id, conf(1, 3))
+				for range 6 {
+					c.pass(10 * time.Second)
+					for _, p := range c.processes {
+						if d := c.statusOf(p.member.ID()).Progress.Duplicates; len(d) > 0 {
+							t.Errorf("after a restart of %s: duplicates %v", id, d)
+						}
+					}
+				}
+			}
+		}
+		if n := c.log.count("two processes have one shard"); n > 0 {
+			t.Errorf("restarts were logged %d times as duplicates", n)
+		}
+	})
+}
+
 func ptr[T any](v T) *T { return &v }
 
 func (c *cluster) downscale(id shard.ID, method string) (int, string) {

@@ -49,7 +49,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			"Number of addresses of peers that belong to another cluster: another bucket, or "+
 				"another name in the configuration file. Their answers are refused."),
 		duplicates: gauge("larder_shard_duplicates",
-			"Number of members of which two processes were seen lately."),
+			"Number of members of which two processes answered lately. A restart does not count."),
 		stateFailures: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "larder_shard_state_failures_total",
 			Help: "Total number of failed reads and writes of the record of epochs.",
