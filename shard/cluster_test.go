@@ -414,6 +414,18 @@ func TestRestartsAreNoDuplicates(t *testing.T) {
 	if d := m.Progress().Duplicates; len(d) > 0 || m.twinned() {
 		t.Errorf("after a while: duplicates %v, delays the drop %v", d, m.twinned())
 	}
+	// A new process asks while the answer of the former one is under way.
+	sent := c.now
+	c.now++
+	m.HandleQuestion(c.now, ID{"b", 1}, 200)
+	m.HandleReport(c.now, sent, nil, Report{ID: ID{"b", 1}, Instance: 108})
+	if d := m.Progress().Duplicates; len(d) > 0 || m.peer(ID{"b", 1}).instance != 200 {
+		t.Errorf("a late answer of the former process: duplicates %v", d)
+	}
+	m.HandleQuestion(c.now, m.id, 300)
+	if d := m.Progress().Duplicates; !slices.Equal(d, []ID{m.id}) {
+		t.Errorf("a process with the same ID asks: duplicates %v", d)
+	}
 }
 
 // TestOrdinalAboveTheCountWaits: pods may come before their configuration.

@@ -134,9 +134,25 @@ type peer struct {
 // maxFormer bounds the instances of a member that are remembered.
 const maxFormer = 8
 
-// meet records which process of the member reported. A process that restarted never reports again.
-// That it does is therefore the sign of two processes.
-func (p *peer) meet(instance uint64, at time.Duration) {
+// HandleQuestion takes which process asked this one. A duplicate may have an address that is not
+// among those of the peers, and then it only asks.
+func (m *Member) HandleQuestion(now time.Duration, id ID, instance uint64) {
+	m.pass(now)
+	if id == m.id && instance != m.instance {
+		m.twin, m.twinAt = true, now
+	} else if p := m.peer(id); p != nil {
+		p.meet(instance, now)
+	}
+	m.advance()
+}
+
+// meet records which process of the member answered or asked, after the time at. A process that
+// restarted never does so again. That it does is therefore the sign of two processes. It returns
+// false if another process was met after that time.
+func (p *peer) meet(instance uint64, at time.Duration) bool {
+	if p.twin && at < p.twinAt && instance != p.instance {
+		return false
+	}
 	if p.instance != 0 && p.instance != instance {
 		p.both = p.both || slices.Contains(p.former, instance)
 		p.twin, p.twinAt = true, at
@@ -145,6 +161,7 @@ func (p *peer) meet(instance uint64, at time.Duration) {
 		p.former = former[:min(len(former), maxFormer)]
 	}
 	p.instance = instance
+	return true
 }
 
 // ask is the last call of Info by an address.
@@ -188,7 +205,10 @@ func (m *Member) HandleReport(now, sent time.Duration, question []ulid.ULID, r R
 		return
 	}
 	p := m.addPeer(r.ID)
-	p.meet(r.Instance, sent)
+	if !p.meet(r.Instance, sent) {
+		m.advance() // another process of the member was met since
+		return
+	}
 	p.at, p.blank = sent, r.State.isZero()
 	m.learn(r)
 	p.acked = p.acked || r.State.has(m.want.Next)

@@ -149,8 +149,8 @@ func printStatus(out io.Writer, s *membership.Status) error {
 	}
 	row("blocks leaving", s.Progress.Leaving)
 	row("clients of Info", s.Clients)
-	if len(s.Progress.Duplicates) > 0 {
-		row("duplicates", s.Progress.Duplicates)
+	for _, d := range s.Duplicates {
+		row("duplicate", d)
 	}
 	if len(s.Progress.Silent) > 0 {
 		row("silent", strings.Join(s.Progress.Silent, ", "))

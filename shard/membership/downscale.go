@@ -13,9 +13,9 @@ func (d *Driver) removable() (bool, string) {
 		return false, why
 	}
 	state := d.member.State()
-	for id, p := range d.seen {
-		if id != d.member.ID() && !p.state.Settled(state.Current.Epoch) {
-			return false, fmt.Sprintf("%s has not ended the change to epoch %d", id,
+	for _, p := range d.seen {
+		if p.id != d.member.ID() && !p.state.Settled(state.Current.Epoch) {
+			return false, fmt.Sprintf("%s has not ended the change to epoch %d", p.id,
 				state.Current.Epoch)
 		}
 	}

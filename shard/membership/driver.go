@@ -72,13 +72,15 @@ type Driver struct {
 
 	// The goroutine of Run owns the following.
 	member   *shard.Member
+	instance uint64
 	blocks   []shard.Block       // of the last HandleBlocks
 	asked    map[string]struct{} // addresses that called Info; pruned with the Querier wait
 	pruned   time.Duration
-	must     uint64 // number of the ownership that a view must have for readiness
-	applied  uint64 // number of the ownership of the published view
-	seen     map[shard.ID]seen
-	foreign  []string // addresses that answered for another cluster, sorted
+	must     uint64            // number of the ownership that a view must have for readiness
+	applied  uint64            // number of the ownership of the published view
+	seen     map[string]seen   // by address
+	callers  map[uint64]caller // by instance
+	foreign  []string          // addresses that answered for another cluster, sorted
 	diskBad  bool
 	released time.Time // since when the process may be removed; zero: it may not
 	logged   logged
@@ -86,6 +88,7 @@ type Driver struct {
 
 // seen is the last report of a peer, for the status.
 type seen struct {
+	id       shard.ID
 	address  string
 	instance uint64
 	at       time.Duration
@@ -125,13 +128,15 @@ func New(opts Options) (*Driver, error) {
 		// Twenty polls in a Querier wait, so that waiting for reports adds little to it.
 		interval: min(max(opts.QuerierWait/20, 100*time.Millisecond), 5*time.Second),
 		events:   make(chan func()), asks: make(chan ask, 64), ended: make(chan struct{}),
-		asked: map[string]struct{}{}, seen: map[shard.ID]seen{},
+		asked: map[string]struct{}{}, seen: map[string]seen{},
+		callers: map[uint64]caller{},
 	}
 	d.metrics = newMetrics(opts.Registerer)
 	var err error
 	if d.polls, err = newPolls(opts.Peers, opts.Client); err != nil {
 		return nil, err
 	}
+	d.instance = rand.Uint64() | 1
 	record, err := shard.LoadState(opts.Dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -144,7 +149,7 @@ func New(opts Options) (*Driver, error) {
 	}
 	options := shard.Options{QuerierWait: opts.QuerierWait, StartWait: opts.StartWait,
 		TwinWindow: min(time.Minute, max(opts.QuerierWait, 6*d.interval))}
-	d.member = shard.NewMember(options, opts.ID, rand.Uint64()|1, record, 0)
+	d.member = shard.NewMember(options, opts.ID, d.instance, record, 0)
 	d.member.HandleConfig(0, opts.Config)
 	d.snapshot.Store(&Snapshot{Reason: "is starting"})
 	d.publish()

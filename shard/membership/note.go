@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -47,7 +48,8 @@ func (d *Driver) note() {
 			"count", state.Current.Count, "zones", state.Current.Zones)
 	}
 	if len(p.Duplicates) > 0 && !slices.Equal(p.Duplicates, old.duplicates) {
-		d.log.Error("two processes have one shard, nothing is dropped", "members", p.Duplicates)
+		d.log.Error("two processes have one shard, nothing is dropped",
+			"duplicates", fmt.Sprint(d.duplicates(p.Duplicates)))
 	}
 	if !slices.Equal(p.Silent, old.silent) {
 		d.log.Warn("peers that do not answer changed", "silent", p.Silent)

@@ -114,6 +114,7 @@ type target struct {
 	address  string
 	url      string
 	question []ulid.ULID
+	from     sender
 }
 
 // result is the answer of one address, or its error.
@@ -130,14 +131,14 @@ func (d *Driver) poll(ctx context.Context) {
 	defer next.Stop()
 	targets, silent := d.polls.targets(ctx)
 	questions := map[int][]ulid.ULID{}
-	var own Identity
+	var own sender
 	for _, t := range targets {
 		if id, ok := t.name.members[t.address]; ok {
 			questions[id.Ordinal] = nil
 		}
 	}
 	if !d.do(ctx, func() {
-		own = d.opts.Identity
+		own = sender{d.member.ID(), d.instance, d.opts.Identity}
 		for _, ordinal := range slices.Collect(maps.Keys(questions)) {
 			questions[ordinal] = d.member.Question(ordinal)
 		}
@@ -146,6 +147,7 @@ func (d *Driver) poll(ctx context.Context) {
 	}
 	for i := range targets {
 		t := &targets[i]
+		t.from = own
 		if id, ok := t.name.members[t.address]; ok {
 			t.question = questions[id.Ordinal]
 		}
@@ -157,7 +159,7 @@ func (d *Driver) poll(ctx context.Context) {
 	var others []result
 	for i := range results {
 		r := &results[i]
-		if r.err == nil && own.differs(r.report.Identity) {
+		if r.err == nil && own.Identity.differs(r.report.Identity) {
 			delete(r.name.members, r.address)
 			delete(r.name.was, r.address)
 			others = append(others, *r)
@@ -215,16 +217,23 @@ func (d *Driver) handle(results []result, silent []shard.Silence) {
 			continue
 		}
 		d.member.HandleReport(d.now(), r.sent, r.question, r.report.Report)
-		d.seen[r.report.ID] = seen{
-			r.address, r.report.Instance, r.sent, r.report.State, r.report.ReadyFor,
+		// An address that no longer answers for the member is one that it had before.
+		maps.DeleteFunc(d.seen, func(address string, s seen) bool {
+			return s.id == r.report.ID && !slices.ContainsFunc(results, func(o result) bool {
+				return o.err == nil && o.address == address
+			})
+		})
+		d.seen[r.address] = seen{
+			r.report.ID, r.address, r.report.Instance, r.sent, r.report.State, r.report.ReadyFor,
 			r.name.client, strings.TrimSuffix(r.url, "report"),
 		}
 	}
-	for id, s := range d.seen {
-		if d.now()-s.at > d.opts.QuerierWait+time.Minute {
-			delete(d.seen, id)
-		}
-	}
+	maps.DeleteFunc(d.seen, func(_ string, s seen) bool {
+		return d.now()-s.at > d.opts.QuerierWait+time.Minute
+	})
+	maps.DeleteFunc(d.callers, func(_ uint64, c caller) bool {
+		return d.now()-c.at > time.Minute
+	})
 	d.member.HandleSilent(d.now(), silent)
 }
 

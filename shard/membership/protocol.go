@@ -29,6 +29,15 @@ const (
 // question is what a member asks another: which of these blocks it serves.
 type question struct {
 	Blocks []ulid.ULID `json:"blocks"`
+	// From says which process asks. Older versions do not.
+	From *sender `json:"from,omitempty"`
+}
+
+// sender is the process that asks.
+type sender struct {
+	ID       shard.ID `json:"id"`
+	Instance uint64   `json:"instance"`
+	Identity
 }
 
 // report is the answer to a question.
@@ -43,7 +52,7 @@ func askReport(ctx context.Context, t target) (report, error) {
 	if len(t.question) > maxQuestion {
 		return r, fmt.Errorf("more than %d blocks move to one ordinal", maxQuestion)
 	}
-	body, err := json.Marshal(question{t.question})
+	body, err := json.Marshal(question{t.question, &t.from})
 	if err != nil {
 		return r, err
 	}
@@ -99,17 +108,17 @@ func call(
 func (d *Driver) Heat(ctx context.Context, ordinal int, blocks []ulid.ULID) ([]byte, error) {
 	var members []seen
 	d.do(ctx, func() {
-		for id, s := range d.seen {
+		for _, s := range d.seen {
 			switch {
-			case id.Ordinal != ordinal:
-			case id.Zone == d.opts.ID.Zone:
+			case s.id.Ordinal != ordinal:
+			case s.id.Zone == d.opts.ID.Zone:
 				members = slices.Insert(members, 0, s)
 			default:
 				members = append(members, s)
 			}
 		}
 	})
-	body, err := json.Marshal(question{blocks[:min(len(blocks), maxQuestion)]})
+	body, err := json.Marshal(question{Blocks: blocks[:min(len(blocks), maxQuestion)]})
 	if err != nil {
 		return nil, err
 	}
@@ -157,6 +166,9 @@ func (d *Driver) Handler(mayForce func(*http.Request) error) http.Handler {
 		d.answer(w, r, &rep, func() {
 			if len(q.Blocks) > 0 {
 				d.warmed()
+			}
+			if q.From != nil {
+				d.askedBy(*q.From, r.RemoteAddr)
 			}
 			d.member.HandleTime(d.now())
 			rep = report{d.member.Report(q.Blocks), d.opts.Identity}

@@ -23,6 +23,8 @@ type Status struct {
 	Progress   shard.Progress `json:"progress"`
 	Clients    int            `json:"clients"` // addresses that called Info lately
 	Peers      []PeerStatus   `json:"peers"`
+	// Duplicates are the members of which two processes run.
+	Duplicates []Duplicate `json:"duplicates,omitempty"`
 	// Foreign are the addresses of peers that belong to another cluster. Identity is the own one.
 	Foreign  []string `json:"foreign,omitempty"`
 	Identity Identity `json:"identity"`
@@ -44,21 +46,23 @@ type PeerStatus struct {
 func (d *Driver) status() Status {
 	snapshot := d.Snapshot()
 	s := Status{
-		ID: d.member.ID(), Instance: d.member.Report(nil).Instance, Ready: snapshot.Ready,
+		ID: d.member.ID(), Instance: d.instance, Ready: snapshot.Ready,
 		Reason: snapshot.Reason, Configured: d.opts.Config, State: d.member.State(),
 		Progress: d.member.Progress(), Clients: len(d.asked),
 		Foreign: d.foreign, Identity: d.opts.Identity,
 	}
-	for id, p := range d.seen {
-		if id != s.ID || p.instance != s.Instance {
+	for _, p := range d.seen {
+		if p.id != s.ID || p.instance != s.Instance {
 			s.Peers = append(s.Peers, PeerStatus{
-				id, p.address, d.now() - p.at, p.readyFor > 0, p.state,
+				p.id, p.address, d.now() - p.at, p.readyFor > 0, p.state,
 			})
 		}
 	}
 	slices.SortFunc(s.Peers, func(a, b PeerStatus) int {
-		return cmp.Or(cmp.Compare(a.ID.Zone, b.ID.Zone), a.ID.Ordinal-b.ID.Ordinal)
+		return cmp.Or(cmp.Compare(a.ID.Zone, b.ID.Zone), a.ID.Ordinal-b.ID.Ordinal,
+			cmp.Compare(a.Address, b.Address))
 	})
+	s.Duplicates = d.duplicates(s.Progress.Duplicates)
 	s.Removable, s.Needed = d.removable()
 	return s
 }
