@@ -43,6 +43,7 @@ type counter struct {
 func counters() map[string]counter {
 	hits := func(tier string) map[string]string { return map[string]string{"tier": tier} }
 	sets := map[string]string{"cache": "series_sets"}
+	answers := map[string]string{"cache": "label_answers"}
 	return map[string]counter{
 		"reads":          {"larder_bucket_reads_total", nil},
 		"bytes":          {"larder_pages_fetched_bytes_total", nil},
@@ -56,6 +57,8 @@ func counters() map[string]counter {
 		"list memcached": {"larder_expanded_postings_hits_total", hits("memcached")},
 		"sets":           {"larder_cache_requests_total", sets},
 		"set memory":     {"larder_cache_hits_total", sets},
+		"answers":        {"larder_cache_requests_total", answers},
+		"answer memory":  {"larder_cache_hits_total", answers},
 	}
 }
 
@@ -215,7 +218,7 @@ func (u *usage) stageRows(quantile float64) []report.Row {
 	return out
 }
 
-// hits says where pages, expanded postings and series sets came from.
+// hits says where pages, expanded postings, series sets and label answers came from.
 func (u *usage) hits(requests int) []report.Hits {
 	var out []report.Hits
 	add := func(cache, tier string, n, of float64) {
@@ -226,6 +229,7 @@ func (u *usage) hits(requests int) []report.Hits {
 		}
 	}
 	c := u.counters
+	add("label answers", "memory", c["answer memory"], c["answers"])
 	add("series sets", "memory", c["set memory"], c["sets"])
 	add("expanded postings", "memory", c["list memory"], c["lists"])
 	add("expanded postings", "memcached", c["list memcached"], c["lists"])

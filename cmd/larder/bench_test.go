@@ -73,10 +73,12 @@ func TestBench(t *testing.T) {
 		if s.Name == "one-cold" && (s.Trips == nil || *s.Trips < 2 || *s.Series == 0) {
 			t.Errorf("%s: trips %v, series %v", s.Name, s.Trips, s.Series)
 		}
-		if hit := slices.ContainsFunc(s.Hits, func(h report.Hits) bool {
-			return h.Cache == "series sets"
-		}); hit == cold {
-			t.Errorf("%s: hits %+v", s.Name, s.Hits)
+		for _, cache := range []string{"series sets", "label answers"} {
+			if hit := slices.ContainsFunc(s.Hits, func(h report.Hits) bool {
+				return h.Cache == cache
+			}); hit && s.Name == "one-cold" || !hit && !cold {
+				t.Errorf("%s: hits %+v", s.Name, s.Hits)
+			}
 		}
 	}
 	for _, row := range []string{"total client", "first_frame client", "gate gateway",

@@ -10,7 +10,7 @@ func TestParse(t *testing.T) {
 	base := &Document{
 		Requests:   Requests{Series: Times{Total: time.Second, Gate: time.Minute}},
 		BucketRead: time.Hour, Prices: Prices{Get: 1, List: 2},
-		Budgets:    map[string]Times{"scenario": {Total: 1}},
+		Budgets: map[string]Times{"scenario": {Total: 1}},
 	}
 	d, err := Parse([]byte("requests: {series: {total: 2s}, label_names: {postings: 3s}}\n"+
 		"prices: {list: 3}"), base)
