@@ -16,8 +16,10 @@ func TestLatencyBudgets(t *testing.T) {
 	if _, err := few.Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	file := write(t, "budgets.yml", "requests: {series: {total: 1ns, chunks: 1h}}")
+	file := write(t, "budgets.yml", 
+		"requests: {series: {total: 1ns, chunks: 1h}}\nbucket_read: 2s")
 	p := startProcess(t, folder(dir), "--latency-budgets-file="+file)
+	p.await("bucket_read has no effect without hedging_config.* bucket_read=2s")
 	p.await("readiness changed.*ready=true")
 	ask := func() {
 		t.Helper()
@@ -40,7 +42,9 @@ func TestLatencyBudgets(t *testing.T) {
 	ask()
 	p.metric(`larder_budget_overruns_total{method="Series",stage="total"} 2`)
 
-	replace(t, file, []byte("requests: {series: {total: 1h}, label_names: {total: 1ns}}"))
+	replace(t, file, []byte(
+		"requests: {series: {total: 1h}, label_names: {total: 1ns}}\nbucket_read: 3s"))
+	p.await("bucket_read has no effect without hedging_config.* bucket_read=3s")
 	p.await("configuration reloaded.* kind=latency-budgets")
 	ask()
 	p.await("slow request.* method=/thanos.Store/LabelNames .* over_budget=total")

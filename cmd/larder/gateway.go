@@ -109,6 +109,7 @@ func (g *gateway) open() (err error) {
 	if limitErr != nil {
 		g.logger.Warn("memory limit of the container is unknown", "err", limitErr)
 	}
+	g.backend.warnOfBudgets(conf.budgets.parsed)
 	conf.caches.Memory.Log(g.logger, limit, scaled)
 	conf.caches.Memory.WarnAboveMachine(g.logger, limit, config.MachineMemory())
 	for _, n := range conf.caches.Notes {

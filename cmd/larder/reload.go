@@ -84,7 +84,7 @@ func (g *gateway) reloadable() []reload.Unit {
 		add("latency-budgets", func(context.Context) error {
 			d, err := c.reload()
 			if err == nil {
-				g.backend.budgets.Set(d)
+				g.backend.setBudgets(d)
 			}
 			return err
 		}, c.yaml.path)
