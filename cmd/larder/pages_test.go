@@ -21,9 +21,11 @@ import (
 	"google.golang.org/grpc/status"
 
 	"larder/benchmarks/dataset"
+	"larder/benchmarks/rawindex"
 	"larder/internal/browser"
 	"larder/internal/faultstore"
 	"larder/internal/faultstore/s3server"
+	"larder/internal/loopback"
 	"larder/store/storepb"
 )
 
@@ -197,6 +199,9 @@ func TestPages(t *testing.T) {
 		p.shows("the overview", "2 requests now", "0 of them wait", want,
 			fmt.Sprintf("%v blocks served", i.p.counted("thanos_bucket_store_blocks_loaded")))
 	})
+	t.Run("of a shard", func(t *testing.T) {
+		pagesOfAShard(&pageTest{t: t, Browser: b})
+	})
 	t.Run("many blocks", func(t *testing.T) {
 		pagesOfManyBlocks(&pageTest{t: t, Browser: b})
 	})
@@ -300,6 +305,98 @@ func pagesDuringAnIncident(p *pageTest) {
 	query.Set("tenant", "kitchen")
 	query.Set("end", "2026-01-05T04:00:00Z")
 	p.looks("run", explain(), "What the request read", "until the first series", "tenant kitchen")
+}
+
+// pagesOfAShard looks at a member of two shards. Its bucket has blocks that are not served for the
+// reasons that the incident lacks, and an irregular block.
+func pagesOfAShard(p *pageTest) {
+	t, faults := p.t, faultstore.New(1)
+	bucket, parquet := t.TempDir(), t.TempDir()
+	var ids []ulid.ULID
+	for i := range int64(12) {
+		l := dataset.WholeMetric("block", uint64(i), 200, 600_000)
+		b := &l.Blocks[0]
+		b.MinTime, b.MaxTime = dataset.Epoch+2*i*hour, dataset.Epoch+2*(i+1)*hour
+		b.ID = ulid.MustNew(uint64(b.MaxTime), strings.NewReader("0123456789"))
+		if _, err := l.Write(t.Context(), bucket, dataset.WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, b.ID)
+	}
+	failed, converted := ids[0], ids[1]
+	// Which of the two is the reader's shard does not matter for the others.
+	for _, id := range ids[2:] {
+		irregularIndex(t, filepath.Join(bucket, id.String(), "index"))
+	}
+	convertedDay(t, parquet, converted)
+	// It arrives later, because it would delay the start.
+	arrives := filepath.Join(t.TempDir(), failed.String())
+	if err := os.Rename(filepath.Join(bucket, failed.String()), arrives); err != nil {
+		t.Fatal(err)
+	}
+	faults.Set(faultstore.Rule{Kind: faultstore.AccessDenied,
+		Match: func(_, name string) bool { return name == failed.String()+"/meta.json" }})
+	s3, err := s3server.Start(s3server.Options{Dir: bucket, Faults: faults})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s3.Close() }) // not what is tested
+	addresses, err := loopback.Reserve(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var members []*process
+	for ordinal := range 2 {
+		members = append(members, startLarder(t, nil, "store", "--grpc-address=127.0.0.1:0",
+			"--http-address="+addresses[ordinal], "--objstore.config="+s3.Config(),
+			"--objstore-parquet.config="+folder(parquet), "--data-dir="+t.TempDir(),
+			"--shard.count=2", fmt.Sprint("--shard.ordinal=", ordinal),
+			"--shard.peers="+addresses[0], "--shard.peers="+addresses[1],
+			"--sync-block-duration=100ms",
+			"--drain-delay=0s", "--warm.max-time=0s"))
+	}
+	for _, m := range members {
+		m.await("readiness changed.*ready=true")
+	}
+	stream, err := storepb.NewStoreClient(members[0].rpc).Series(t.Context(),
+		&storepb.SeriesRequest{
+			MaxTime: 1 << 50, SkipChunks: true,
+			Matchers: []*storepb.LabelMatcher{{Name: "job", Value: "shelf"}},
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
+	countSeries(t, stream)
+	if err := os.Rename(arrives, filepath.Join(bucket, failed.String())); err != nil {
+		t.Fatal(err)
+	}
+	members[0].metric(`thanos_blocks_meta_synced{state="failed"} 1`)
+	p.looks("shard-overview", members[0].url+"/", "owned by another shard", "converted to Parquet",
+		"damaged: its meta.json could not be read",
+		"Block "+failed.String()+" is damaged and not served: its meta.json could not be read.")
+	p.looks("shard-blocks", members[0].url+"/blocks", "owned by another shard",
+		"converted to Parquet", failed.String(), converted.String(),
+		"Served, but more slowly", "label names out of order or repeated")
+	if text := p.Text(); strings.Contains(text, "Gaps (") {
+		t.Errorf("blocks of the other shard are shown as gaps:\n%s", text)
+	}
+}
+
+// irregularIndex replaces an index by one whose labels are out of order.
+func irregularIndex(t *testing.T, name string) {
+	t.Helper()
+	data, err := rawindex.Encode([]rawindex.Series{{
+		Labels: []rawindex.Label{
+			{Name: "job", Value: "shelf"}, {Name: "__name__", Value: "jars"},
+		},
+		Chunks: []rawindex.Chunk{{Ref: 8, MinTime: 0, MaxTime: 1 << 50}},
+	}})
+	if err == nil {
+		err = os.WriteFile(name, data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // unread sends a request whose client does not read the answer.

@@ -1,16 +1,39 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/oklog/ulid/v2"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"larder/benchmarks/dataset"
 )
+
+// convertedDay writes the file of a Parquet bucket that says which blocks were converted.
+func convertedDay(t *testing.T, dir string, ids ...ulid.ULID) (file string) {
+	t.Helper()
+	var day []byte
+	for i, at := range []int64{dataset.Epoch, dataset.Epoch + 24*hour} { // the time range
+		day = protowire.AppendVarint(
+			protowire.AppendTag(day, protowire.Number(1+i), protowire.VarintType), uint64(at))
+	}
+	for _, id := range ids {
+		day = protowire.AppendString(
+			protowire.AppendTag(day, 6, protowire.BytesType), id.String())
+	}
+	file = filepath.Join(dir, "2024-01-01", "meta.pb")
+	old := time.Now().Add(-time.Hour)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o777),
+		os.WriteFile(file, day, 0o666), os.Chtimes(file, old, old)); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
 
 // TestParquetBucket: a block that was converted is not served while its day is in the Parquet
 // bucket, and is once that is gone. Both buckets are folders of one: their metrics are told apart
@@ -22,30 +45,11 @@ func TestParquetBucket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var day []byte
-	for field, v := range []int64{1: metas[0].MinTime, 2: metas[0].MaxTime} {
-		if field > 0 {
-			day = protowire.AppendVarint(
-				protowire.AppendTag(day, protowire.Number(field), protowire.VarintType), uint64(v),
-			)
-		}
-	}
+	var ids []ulid.ULID
 	for _, m := range metas {
-		day = protowire.AppendString(
-			protowire.AppendTag(day, 6, protowire.BytesType), m.ULID.String(),
-		)
+		ids = append(ids, m.ULID)
 	}
-	file := filepath.Join(dir, "parquet", "2024-01-01", "meta.pb")
-	old := time.Now().Add(-time.Hour)
-	if err := os.MkdirAll(filepath.Dir(file), 0o777); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(file, day, 0o666); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chtimes(file, old, old); err != nil {
-		t.Fatal(err)
-	}
+	file := convertedDay(t, filepath.Join(dir, "parquet"), ids...)
 	prefixed := func(prefix string) string {
 		return "{type: FILESYSTEM, config: {directory: " + dir + "}, prefix: " + prefix +
 			", hedging_config: {enabled: true}}"

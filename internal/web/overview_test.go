@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -220,4 +221,40 @@ func TestBlocksPageOfManyBlocks(t *testing.T) {
 			t.Errorf("%.20s: %d, want 400", bad, w.Code)
 		}
 	}
+}
+
+// TestBlocksOfOtherProcessesLeaveNoGaps checks that times which another shard or a Parquet gateway
+// serves are no gaps. A block of other external labels, or of another resolution, fills none.
+func TestBlocksOfOtherProcessesLeaveNoGaps(t *testing.T) {
+	of := func(labelValue string, resolution, from, to int64) Block {
+		return Block{
+			MinTime: from, MaxTime: to, Resolution: resolution,
+			Labels: labels.FromStrings("a", labelValue),
+		}
+	}
+	f := func(excluded []Excluded, want ...int64) {
+		t.Helper()
+		page := drawBlocks(Snapshot{
+			Blocks:   []Block{of("1", 0, 0, 10), of("1", 0, 50, 60), of("1", 0, 70, 80)},
+			Excluded: excluded,
+		}, "", 0)
+		var got []int64
+		for _, g := range page.Gaps {
+			got = append(got, g.From, g.To)
+		}
+		if !slices.Equal(got, want) || page.GapTotal != len(want)/2 {
+			t.Errorf("%v: gaps %v, want %v", excluded, got, want)
+		}
+	}
+	f(nil, 10, 50, 60, 70)
+	f([]Excluded{{Block: of("1", 0, 20, 30), State: "shard"}}, 10, 20, 30, 50, 60, 70)
+	f([]Excluded{
+		{Block: of("1", 0, 30, 75), State: "parquet-converted"},
+		{Block: of("1", 0, 0, 35), State: "shard"},
+	})
+	f([]Excluded{
+		{Block: of("2", 0, 0, 80), State: "shard"},
+		{Block: of("1", 5, 0, 80), State: "shard"},
+		{Block: of("1", 0, 0, 80), State: "marked-for-deletion"},
+	}, 10, 50, 60, 70)
 }

@@ -86,8 +86,8 @@ type lane struct {
 	covered    int64   // the end of all blocks so far
 }
 
-// gap is a time between two blocks of a lane that no block of the lane covers. X and Width are in
-// percent.
+// gap is a time between two blocks of a lane that no block of the lane covers, also none that
+// another process serves. X and Width are in percent.
 type gap struct {
 	X, Width       float64
 	From, To       int64
@@ -203,6 +203,7 @@ func drawBlocks(snap Snapshot, label string, days int) *blocksPage {
 	slices.SortFunc(page.Groups, func(a, b *group) int {
 		return cmp.Or(cmp.Compare(a.Title, b.Title), cmp.Compare(a.Labels, b.Labels))
 	})
+	elsewhere := servedElsewhere(snap.Excluded)
 	page.GroupsLeftOut = max(0, len(page.Groups)-maxGroups)
 	page.Groups = page.Groups[:len(page.Groups)-page.GroupsLeftOut]
 	for _, g := range page.Groups {
@@ -210,12 +211,57 @@ func drawBlocks(snap Snapshot, label string, days int) *blocksPage {
 		slices.SortFunc(
 			g.Lanes, func(a, b *lane) int { return cmp.Compare(a.resolution, b.resolution) },
 		)
+		for _, l := range g.Lanes {
+			l.fillGaps(elsewhere[laneKey{g.Labels, l.resolution}])
+		}
 		page.findGaps(g)
 		for _, l := range g.Lanes {
 			l.Height, l.Ticks = len(l.rows)*(rowHeight+2)+2, page.Ticks
 		}
 	}
 	return page
+}
+
+// laneKey identifies a lane by its external labels and its resolution.
+type laneKey struct {
+	labels     string
+	resolution int64
+}
+
+// servedElsewhere returns the blocks that another process serves, by their lanes and in the order
+// of their times: those of other shards, and those that were converted to Parquet.
+func servedElsewhere(excluded []Excluded) map[laneKey][]Block {
+	out := map[laneKey][]Block{}
+	for _, e := range excluded {
+		if e.State == "shard" || e.State == "parquet-converted" {
+			key := laneKey{e.Labels.String(), e.Resolution}
+			out[key] = append(out[key], e.Block)
+		}
+	}
+	for _, blocks := range out {
+		slices.SortFunc(blocks, func(a, b Block) int { return cmp.Compare(a.MinTime, b.MinTime) })
+	}
+	return out
+}
+
+// fillGaps takes the times of blocks, which are in the order of their times, from the gaps.
+func (l *lane) fillGaps(blocks []Block) {
+	var left []gap
+	for _, g := range l.Gaps {
+		for _, b := range blocks {
+			if b.MaxTime <= g.From || b.MinTime >= g.To {
+				continue
+			}
+			if b.MinTime > g.From {
+				left = append(left, gap{From: g.From, To: b.MinTime})
+			}
+			g.From = b.MaxTime
+		}
+		if g.From < g.To {
+			left = append(left, g)
+		}
+	}
+	l.Gaps = left
 }
 
 func (g *group) lane(resolution int64) *lane {
