@@ -636,6 +636,22 @@ func TestGaps(t *testing.T) {
 		if law, _ := c.serving(); law == len(c.blocks) || !m.alone {
 			t.Errorf("no gap, or it was silent: alone %v", m.alone)
 		}
+		// The network heals. The Queriers know after a wait what the member serves then.
+		delete(c.cut, id)
+		c.groups = 5
+		m.HandleReport(c.now, c.now, nil, c.members[ID{"b", 0}].Report(nil))
+		if !m.Progress().Alone {
+			t.Error("the member is not reported before the Queriers have asked it again")
+		}
+		c.run(2)
+		if m.Progress().Alone {
+			t.Error("the member is still reported after it has reached a peer")
+		}
+		c.complete("after the member has reached a peer")
+		c.run(10)
+		if !c.done(2) {
+			t.Error("the hand-over did not end")
+		}
 	})
 	t.Run("replicas are reduced before the count", func(t *testing.T) {
 		c := newCluster(t, 3, "a", "b")

@@ -56,7 +56,8 @@
 // A member without a record of its epochs takes them from a peer. It starts with the epoch before
 // the peer's, because others may still rely on that, and is not ready below any epoch that a peer
 // has persisted: an earlier process may have acknowledged it. With neither a record nor a peer it
-// waits for Options.StartWait, then starts loudly. If all members are blank, the cluster is new.
+// waits for Options.StartWait, then starts loudly. Once it reaches a peer, it takes the epoch
+// before from it. If all members are blank, the cluster is new.
 //
 // A member with a record is not ready until a peer has reported, or StartWait has passed, and never
 // below an epoch that a peer knows as committed. A peer's epoch that is not committed does not stop

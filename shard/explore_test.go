@@ -222,6 +222,9 @@ func appendMember(b []byte, m *Member) []byte {
 	if m.want.Lost || m.rules.readyLiterally {
 		b = append(b, byte(m.pending))
 	}
+	if m.met {
+		b = append(b, age(m, m.metAt, 1)+1)
+	}
 	busy := m.want.Committed && m.want.Current.Has(m.id)
 	b = appendBool(b, m.dead, m.heard, m.twin, m.loaded, m.frozen, busy, m.alone,
 		len(m.silent) > 0)

@@ -68,6 +68,8 @@ type Member struct {
 	twin    bool   // another process with this ID reported, at twinAt
 	twinAt  time.Duration
 	alone   bool // started without a record and without a peer
+	met     bool // alone, and reached a member that has an epoch, at metAt
+	metAt   time.Duration
 
 	blocks []Block
 	loaded bool
@@ -97,6 +99,9 @@ func (m *Member) pass(now time.Duration) {
 	m.now = now
 	if m.twin && now-m.twinAt >= m.opts.twinWindow() {
 		m.twin = false
+	}
+	if m.met && now-m.metAt >= m.opts.querierWait() {
+		m.alone, m.met = false, false // the Queriers have asked it since
 	}
 	for i := range m.peers {
 		p := &m.peers[i]

@@ -261,12 +261,16 @@ func (m *Member) learn(r Report) {
 		m.highest = done
 	}
 	m.pending = max(m.pending, s.epoch())
+	base := m.alone && !s.Current.IsZero() // the epoch before the one that it started with
+	if base && !m.met {
+		m.met, m.metAt = true, m.now
+	}
 	next := m.want.Next
 	if m.rules.readyBelow && done.Epoch != next.Epoch {
 		return
 	}
 	switch {
-	case m.want.isZero():
+	case m.want.isZero(), base && m.want.Current.IsZero():
 		m.inherit(s)
 	case m.missed(done):
 		// Only force commits an epoch without a member, or a lost record makes it seem so. A

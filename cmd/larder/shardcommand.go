@@ -139,7 +139,11 @@ func printStatus(out io.Writer, s *membership.Status) error {
 		row("state", "not ready: "+s.Reason)
 	}
 	row("configured", describe(s.Configured))
-	row("serving", describe(s.State.Current))
+	if s.State.Current.IsZero() && !s.State.Next.IsZero() {
+		row("serving", describe(s.State.Next)+", without knowing the epoch before")
+	} else {
+		row("serving", describe(s.State.Current))
+	}
 	row("changing to", describe(s.State.Next))
 	if s.State.Committed {
 		row("committed", "yes")

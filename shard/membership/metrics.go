@@ -27,7 +27,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			"1 if the shard may answer Queriers, 0 if it waits: /-/ready says for what."),
 		alone: gauge("larder_shard_started_alone",
 			"1 if the process started without a record of epochs and without a peer, so that "+
-				"blocks may be missing from answers until it has reached one."),
+				"blocks may be missing from answers until it has reached one, and a Querier wait "+
+				"has passed since."),
 		epoch: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "larder_shard_epoch",
 			Help: "Epochs of the process: configured (last read), next (being taken on, 0 for " +
