@@ -568,6 +568,27 @@ func TestForceRelaxesNoMoreThanAsked(t *testing.T) {
 	}
 }
 
+// TestQueuedEpoch: an epoch that is read during a change waits for its end, and the member says so.
+func TestQueuedEpoch(t *testing.T) {
+	c := newCluster(t, 2, "a", "b")
+	c.groups = 3
+	c.publish(config(2, 3, "a", "b"))
+	late := c.members[ID{"a", 2}]
+	c.stop(ID{"a", 2})
+	c.run(2)
+	m := c.members[ID{"a", 0}]
+	m.HandleConfig(c.now, config(3, 2, "a", "b"))
+	if p := m.Progress(); p.Queued != 3 || !strings.Contains(p.Waits, "a/2") {
+		t.Errorf("queued %d, waits for %q", p.Queued, p.Waits)
+	}
+	c.members[ID{"a", 2}] = late
+	c.publish(config(3, 2, "a", "b"))
+	c.run(10)
+	if p := m.Progress(); p.Queued != 0 || !c.done(3) {
+		t.Errorf("queued %d, done %v", p.Queued, c.done(3))
+	}
+}
+
 // TestFreshStart: all pods start at once, without a record. Without peers a member waits, then
 // starts loudly.
 func TestFreshStart(t *testing.T) {

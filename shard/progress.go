@@ -20,6 +20,8 @@ type Progress struct {
 	Silent []string `json:"silent,omitempty"`
 	// Waits is what the next step waits for, empty for nothing.
 	Waits string `json:"waits,omitempty"`
+	// Queued is the epoch of the configuration, if it waits for the end of the change in progress.
+	Queued uint64 `json:"queued,omitempty"`
 	// Alone says that the process started without a record and without a peer.
 	Alone bool `json:"alone,omitempty"`
 
@@ -47,6 +49,9 @@ func (m *Member) Progress() Progress {
 			p.Waits = "a peer, or the time to start without one"
 		}
 		return p
+	}
+	if m.file.Epoch > m.want.epoch() {
+		p.Queued = m.file.Epoch
 	}
 	p.Lacking = m.lacking()
 	for _, ordinal := range m.targets() {

@@ -151,6 +151,10 @@ func printStatus(out io.Writer, s *membership.Status) error {
 	if s.Progress.Waits != "" {
 		row("waits for", s.Progress.Waits)
 	}
+	if s.Progress.Queued > 0 {
+		row("queued", fmt.Sprintf("epoch %d waits for the end of the change to epoch %d",
+			s.Progress.Queued, s.State.Next.Epoch))
+	}
 	row("blocks leaving", s.Progress.Leaving)
 	row("clients of Info", s.Clients)
 	for _, d := range s.Duplicates {

@@ -266,6 +266,7 @@ func (d *Driver) Reconfigure(ctx context.Context, c shard.Config, cluster string
 		}
 		d.opts.Config, d.opts.Identity.Cluster = c, cluster
 		d.member.HandleConfig(d.now(), c)
+		d.note()
 	})
 	return err
 }

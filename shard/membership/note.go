@@ -14,6 +14,7 @@ type logged struct {
 	duplicates []shard.ID
 	silent     []string
 	alone      bool
+	queued     uint64
 }
 
 // note exports the state of the Member, and logs what changed.
@@ -36,7 +37,7 @@ func (d *Driver) note() {
 	m.duplicates.Set(float64(len(p.Duplicates)))
 
 	old := d.logged
-	d.logged = logged{state, p.Duplicates, p.Silent, p.Alone}
+	d.logged = logged{state, p.Duplicates, p.Silent, p.Alone, p.Queued}
 	switch {
 	case !state.Next.Equal(old.state.Next) && !state.Next.IsZero():
 		d.log.Info("took on an epoch", "epoch", state.Next.Epoch, "count", state.Next.Count,
@@ -53,6 +54,10 @@ func (d *Driver) note() {
 	}
 	if !slices.Equal(p.Silent, old.silent) {
 		d.log.Warn("peers that do not answer changed", "silent", p.Silent)
+	}
+	if p.Queued != 0 && p.Queued != old.queued {
+		d.log.Warn("epoch of the configuration waits for the end of the change in progress",
+			"epoch", p.Queued, "in_progress", state.Next.Epoch, "waits_for", p.Waits)
 	}
 	if p.Alone && !old.alone {
 		d.log.Error("started without a record of epochs and without a peer, blocks may be missing")
