@@ -255,6 +255,9 @@ func (p *pipeline) fill(ctx context.Context, win *window, target int64, first bo
 		target = p.extend(win, p.size.cold())
 		win.growBy(p.sources, target)
 		p.left -= win.fill(ctx, p.merge, target, pages, p.left, skipChunks)
+		if errors.Is(win.err, errMergeDone) || p.left <= 0 {
+			win.setLast(p.sources, p.server.opts.Blocks.Costs.Model())
+		}
 	}
 	if win.err == nil && p.left <= 0 {
 		win.err = errMergeDone

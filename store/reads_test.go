@@ -2,9 +2,12 @@ package store_test
 
 import (
 	"context"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"larder/benchmarks/dataset"
@@ -157,4 +160,42 @@ func TestColdReads(t *testing.T) {
 			t.Errorf("%d chunk reads, want 1", counts["chunks"])
 		}
 	})
+}
+
+// TestSmallColdAnswersAreReadInParts: nothing is read after the chunks of a small answer, therefore
+// a stretch that transfers for long is read in parts at once. The small block beside it is not.
+func TestSmallColdAnswersAreReadInParts(t *testing.T) {
+	dir := t.TempDir()
+	large := dataset.WholeMetric("parts", 3, 1600, 30_000)
+	small := dataset.WholeMetric("parts", 3, 200, 30_000)
+	small.Blocks[0].ID[0]++
+	for _, l := range []dataset.Layout{large, small} {
+		if _, err := l.Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := startGateway(t, dir, gatewayOptions{})
+	buildHeaders(t, g)
+	var mu sync.Mutex
+	lengths := map[string][]int64{}
+	g.bucket.setOnRead(func(
+		name string, _, length int64, body io.ReadCloser,
+	) (io.ReadCloser, error) {
+		if objectKind(name) == "chunks" {
+			mu.Lock()
+			defer mu.Unlock()
+			lengths[name[:26]] = append(lengths[name[:26]], length)
+		}
+		return body, nil
+	})
+	if _, err := g.query(t.Context(), wholeMetric(64)); err != nil {
+		t.Fatal(err)
+	}
+	parts := lengths[large.Blocks[0].ID.String()]
+	if n := len(parts); n < 3 || n > 5 || slices.Max(parts) > 512<<10 {
+		t.Errorf("parts of the large block: %d", parts)
+	}
+	if parts := lengths[small.Blocks[0].ID.String()]; len(parts) != 1 {
+		t.Errorf("parts of the small block: %d", parts)
+	}
 }

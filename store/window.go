@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"larder/internal/bucket/cost"
 	"larder/store/block"
 )
 
@@ -113,7 +114,7 @@ func (w *window) reset(sources int) (grown int64) {
 		clear(b.Record)
 		grown += b.Reserved
 		b.Ref, b.Bound, b.Record = b.Ref[:0], b.Bound[:0], b.Record[:0]
-		b.Reserved = 0
+		b.Reserved, b.LastPart = 0, 0
 		w.lastPage[i] = 0
 	}
 	clear(w.series)
@@ -286,6 +287,18 @@ func (w *window) fetch(
 		return read(ctx, 0)
 	}
 	return concurrently(ctx, len(w.used), widen, read)
+}
+
+// setLast says that no chunks follow those of the window: the longest read ends the answer.
+func (w *window) setLast(sources []*source, m cost.Model) {
+	sets := make([]int64, 0, len(w.used))
+	for _, i := range w.used {
+		sets = append(sets, sources[i].chunks.Bytes(&w.batches[i]))
+	}
+	part := m.LastPart(sets)
+	for _, i := range w.used {
+		w.batches[i].LastPart = part
+	}
 }
 
 // inMemory reports whether the window's chunks seem to be in memory. It looks at some of two

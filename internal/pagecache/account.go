@@ -24,6 +24,10 @@ type Account struct {
 	// unites: see cost.Model.Beside. Default 1. Set it before first use.
 	Beside int
 
+	// LastPart says that no reads follow those of the Fetch, and is the length of their parts in
+	// bytes: see cost.Model.Last. Default 0: others follow. Set it before first use.
+	LastPart int64
+
 	// Whole is the account of which this one is a part: all counts are added to it as well. Its
 	// Spend is not called. Default nil. Set it before first use.
 	Whole *Account
@@ -74,10 +78,11 @@ func (a *Account) counts() [12]*atomic.Int64 {
 
 // model returns what the reads of the account cost.
 func (a *Account) model(m *cost.Meter) cost.Model {
-	if a == nil || a.Beside <= 1 {
-		return m.Model()
+	model := m.Model()
+	if a == nil {
+		return model
 	}
-	return m.Model().Beside(a.Beside)
+	return model.Last(a.LastPart).Beside(a.Beside)
 }
 
 func (a *Account) waited(since time.Time) {

@@ -85,6 +85,14 @@ func (r *ChunkReader) InMemory(b *Batch) bool {
 	return true
 }
 
+// Bytes returns about how many bytes of chunk files the records of b have.
+func (r *ChunkReader) Bytes(b *Batch) (n int64) {
+	for _, bound := range b.Bound {
+		n += r.block.RecordBytes(bound)
+	}
+	return n
+}
+
 // Batch is a set of chunk records to read together.
 type Batch struct {
 	// Ref and Bound have the references and length bounds, in any order. A bound of 0 is unknown.
@@ -96,6 +104,9 @@ type Batch struct {
 	// Reserved is how many bytes the reader has reserved for the records beyond their bounds. The
 	// caller releases them when it drops the records.
 	Reserved int64
+	// LastPart says that nothing is read after these records, and how long a read should be, so
+	// that they arrive soon: see cost.Model.LastPart. 0: long reads are not split.
+	LastPart int64
 
 	order []int32 // the records in the order of the files; empty if they are in it
 }
@@ -196,7 +207,14 @@ func (f *fileRead) read(ctx context.Context, r *ChunkReader, b *Batch) error {
 		}
 		spans = appendSpan(spans, off, end)
 	}
-	pages, err := blk.deps.Chunks.Fetch(ctx, obj, spans, r.acct)
+	acct := r.acct
+	if b.LastPart > 0 {
+		acct = &pagecache.Account{Whole: r.acct, LastPart: b.LastPart}
+		if r.acct != nil {
+			acct.Spend = r.acct.Spend
+		}
+	}
+	pages, err := blk.deps.Chunks.Fetch(ctx, obj, spans, acct)
 	if err != nil {
 		return blk.wrap(err)
 	}

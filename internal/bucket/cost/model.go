@@ -2,6 +2,7 @@ package cost
 
 import (
 	"cmp"
+	"math"
 	"time"
 )
 
@@ -43,7 +44,8 @@ type Model struct {
 	// lie a little less than MaxGap apart, only some are joined. Negative: no bound.
 	MaxAlong int64
 
-	beside int // see Beside
+	beside int   // see Beside
+	last   int64 // see Last; 0: other reads follow
 }
 
 // withDefaults returns the model with its defaults filled in.
@@ -74,6 +76,44 @@ func (m Model) Beside(n int) Model {
 	m = m.withDefaults()
 	m.PerRequest += m.FirstByte / slotsAtStart
 	m.beside = n
+	return m
+}
+
+// minLastPart is the shortest part into which a range of last reads is split: less than 2 ms of a
+// read with 80 MB/s, which a request should not cost.
+const minLastPart = 128 << 10
+
+// LastPart returns how long the reads of sets should be that are sent together and that no other
+// reads follow, given the bytes of each set: the longest read ends the answer. It is 0 if splitting
+// does not pay.
+func (m Model) LastPart(sets []int64) int64 {
+	m = m.withDefaults()
+	longest := int64(0)
+	for _, n := range sets {
+		longest = max(longest, n)
+	}
+	part, least := int64(0), time.Duration(math.MaxInt64)
+	for parts := int64(1); parts <= max(longest/minLastPart, 1) && parts <= maxPasses; parts++ {
+		bound := max((longest+parts-1)/parts, 1)
+		requests := int64(0)
+		for _, n := range sets {
+			requests += (n + bound - 1) / bound
+		}
+		cost := time.Duration(m.transfer(bound)) + time.Duration(requests)*m.PerRequest
+		if cost >= least {
+			continue
+		}
+		if least = cost; parts > 1 {
+			part = longest / parts * 7 / 8 // the bytes of a set are estimated
+		}
+	}
+	return part
+}
+
+// Last returns the model of reads that no other reads follow. A plan may then split a range into
+// parts shorter than InFlight, of at least the given bytes.
+func (m Model) Last(part int64) Model {
+	m.last = part
 	return m
 }
 

@@ -21,6 +21,7 @@ const maxPasses = 64
 //
 // A range is split only into parts of at least InFlight bytes, because shorter parts would make a
 // large answer out of many small requests, which gain little: its reads follow one another anyway.
+// See Last for reads that nothing follows.
 func (m Model) Plan(need []Extent, unit int64) []Extent {
 	if len(need) == 0 {
 		return nil
@@ -33,7 +34,11 @@ func (m Model) Plan(need []Extent, unit int64) []Extent {
 	for _, e := range whole {
 		longest = max(longest, e.Len())
 	}
-	floor := max(min(m.InFlight(), longest), unit)
+	floor := m.InFlight()
+	if m.last > 0 {
+		floor = min(floor, m.last)
+	}
+	floor = max(min(floor, longest), unit)
 	if len(whole) == 1 && longest <= floor {
 		return whole
 	}
