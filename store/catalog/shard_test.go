@@ -2,7 +2,10 @@ package catalog
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -105,6 +108,62 @@ func TestShardsSelectBeforeDuplicates(t *testing.T) {
 	}
 	if s.applied != s.number {
 		t.Errorf("applied is %d, want %d", s.applied, s.number)
+	}
+}
+
+// TestTimePartitionsCombineWithShards: of two time partitions with three shards each, one process
+// serves each block. A block in both partitions is served by the same ordinal of each. A shard is
+// handed its blocks of its partition only.
+func TestTimePartitionsCombineWithShards(t *testing.T) {
+	const shards = 3
+	b := newTestBucket()
+	want := map[ulid.ULID]int{} // how many partitions have the block
+	for i, times := range []struct{ from, to, partitions int }{
+		{0, 10_000, 1}, {40_000, 60_000, 2}, {90_000, 100_000, 1},
+	} {
+		for n := range uint64(20) {
+			id := testID(uint64(i)*20 + n)
+			b.put(id.String()+"/"+metaFile, strings.Replace(smallMeta(id),
+				`"minTime": 0, "maxTime": 10`,
+				fmt.Sprintf(`"minTime": %d, "maxTime": %d`, times.from, times.to), 1))
+			want[id] = times.partitions
+		}
+	}
+	middle, err := ParseTimeOrDuration("1970-01-01T00:00:50Z")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := map[ulid.ULID]int{}
+	for ordinal := range shards {
+		var owned []ulid.ULID
+		for id := range want {
+			if shard.Owner(id, shards) == ordinal {
+				owned = append(owned, id)
+			}
+		}
+		for _, opts := range []Options{{MaxTime: middle}, {MinTime: middle}} {
+			s := &fakeShard{}
+			s.own(owned...)
+			opts.Bucket, opts.Shard = b, s
+			cat := newCatalog(t, opts)
+			mustSync(t, cat)
+			ids := viewIDs(cat.View())
+			if len(ids) == 0 {
+				t.Errorf("ordinal %d serves nothing of a partition", ordinal)
+			}
+			for _, id := range ids {
+				if served[id]++; !slices.Contains(owned, id) {
+					t.Errorf("ordinal %d serves a block of another", ordinal)
+				}
+			}
+			if len(s.handed) != len(ids) {
+				t.Errorf("ordinal %d was handed %d blocks, and serves %d", ordinal, len(s.handed),
+					len(ids))
+			}
+		}
+	}
+	if !maps.Equal(served, want) {
+		t.Errorf("blocks are served by this many processes: %v, want %v", served, want)
 	}
 }
 
