@@ -227,6 +227,7 @@ func (t *tuner) report(r *tune.Result) *report.Tuning {
 		out.Knobs = append(out.Knobs, t.knobs[i].report(i, r))
 	}
 	if r.Setting == nil {
+		out.Undecided = true
 		out.Verdict = "The search ended before it was certain. So far it preferred " +
 			tune.Describe(t.tuned(), r.Found) + "."
 		return out
@@ -263,6 +264,10 @@ func (t *tuner) report(r *tune.Result) *report.Tuning {
 		out.Verdict = "Keep the flags of the start. The search preferred " +
 			tune.Describe(t.tuned(), r.Found) + ", but not in rounds that it had not seen: " +
 			r.FinalWhy + "."
+	case t.undecided(r):
+		out.Undecided = true
+		out.Verdict = "Nothing was decided: --tune-time is too short. " +
+			"Keep the flags of the start, and search longer."
 	default:
 		out.Verdict = "Keep the flags of the start: nothing was significantly better."
 	}
@@ -280,6 +285,13 @@ func (t *tuner) report(r *tune.Result) *report.Tuning {
 	}
 	out.Failure = strings.Join(failures, " ")
 	return out
+}
+
+// undecided reports whether the time did not suffice for any flag.
+func (t *tuner) undecided(r *tune.Result) bool {
+	return !slices.ContainsFunc(t.knobs, func(k knob) bool {
+		return !k.Constant && !slices.Contains(r.Unfinished, k.Name)
+	})
 }
 
 // ceilings describes the ceilings.

@@ -225,13 +225,17 @@ func TestBenchTune(t *testing.T) {
 
 	stdout, stderr, err = runBench(t, "--objstore.config="+folder(wideBucket(t)),
 		"--scenarios="+scenarios, "--only=one-cold", "--model=s3", "--model.first-byte=1ms",
-		"--tune", "--tune-time=1s", "--tune-usd=1e-9",
+		"--tune", "--tune-time=1ms", "--tune-usd=1e-9",
 		"--budgets="+write(t, "budgets.yaml", "budgets: {one-cold: {total: 1ns}}"),
 		"--json="+result)
 	if err == nil || !strings.Contains(stderr, "more than --tune-usd=1e-09") ||
 		!strings.Contains(stderr, "No setting that was measured keeps all budgets") {
 		t.Errorf("a ceiling of nearly no dollars, and a budget of 1 ns: %v\n%s\n%s", err, stderr,
 			stdout)
+	}
+	if r := readReport(t, result).Tuning; !r.Undecided ||
+		!strings.HasPrefix(r.Verdict, "Nothing was decided: --tune-time is too short.") {
+		t.Errorf("a millisecond decided something: %+v", r)
 	}
 	load := readReport(t, result).Tuning.Load
 	if !load[0].Budgeted || load[0].Start.Over == 0 || load[0].Start.USD == 0 {

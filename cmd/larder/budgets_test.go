@@ -16,7 +16,7 @@ func TestLatencyBudgets(t *testing.T) {
 	if _, err := few.Write(t.Context(), dir, dataset.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	file := write(t, "budgets.yml", 
+	file := write(t, "budgets.yml",
 		"requests: {series: {total: 1ns, chunks: 1h}}\nbucket_read: 2s")
 	p := startProcess(t, folder(dir), "--latency-budgets-file="+file)
 	p.await("bucket_read has no effect without hedging_config.* bucket_read=2s")

@@ -13,6 +13,7 @@ import (
 // full is a report with everything that a page can show.
 func full() *Report {
 	r := example()
+	r.Scenarios[0].Curve[0].MS = 0.001 // the widest label of the axis
 	long := Known(0.848, 0.806, 0.891)
 	r.Tuning = &Tuning{
 		Flags:   []string{"--index-cache.page-size=16KB", "--store.read-cost.request=2ms"},

@@ -11,7 +11,7 @@ import (
 const (
 	plotWidth  = 340
 	plotHeight = 200
-	plotLeft   = 52
+	plotLeft   = 66 // the label 0.001 ms fits
 	plotRight  = 14
 	plotTop    = 14
 	plotBottom = 40

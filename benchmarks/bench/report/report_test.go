@@ -154,6 +154,21 @@ func TestTuningWithoutBudgets(t *testing.T) {
 	}
 }
 
+// TestUndecided: a search that decided nothing does not look like one that found nothing better.
+func TestUndecided(t *testing.T) {
+	r := &Report{Tuning: &Tuning{Verdict: "Nothing was decided."}}
+	for _, undecided := range []bool{false, true} {
+		r.Tuning.Undecided = undecided
+		var page bytes.Buffer
+		if err := r.WriteHTML(&page); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(page.String(), `class="box open"`) != undecided {
+			t.Errorf("undecided %v:\n%s", undecided, &page)
+		}
+	}
+}
+
 func TestCompare(t *testing.T) {
 	a, b := example(), example()
 	b.Seed = 2

@@ -14,6 +14,8 @@ type Tuning struct {
 	Flags []string `json:"flags,omitempty"`
 	// Verdict says so in a sentence.
 	Verdict string `json:"verdict"`
+	// Undecided says that the search ended before it could decide anything.
+	Undecided bool `json:"undecided,omitempty"`
 	// Failure says why no setting is good enough; "" if one is.
 	Failure string `json:"failure,omitempty"`
 	// Ceilings are bounds in words.
