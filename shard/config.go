@@ -25,6 +25,20 @@ type ID struct {
 
 func (id ID) String() string { return fmt.Sprintf("%s/%d", id.Zone, id.Ordinal) }
 
+// Validate returns an error for an ID that no member can have.
+func (id ID) Validate() error {
+	switch {
+	case id.Zone == "":
+		return errors.New("the zone has no name")
+	case len(id.Zone) > maxZoneBytes:
+		return fmt.Errorf("the name of the zone has %d bytes, want at most %d", len(id.Zone),
+			maxZoneBytes)
+	case id.Ordinal < 0 || id.Ordinal >= maxCount:
+		return fmt.Errorf("ordinal %d is not from 0 to %d", id.Ordinal, maxCount-1)
+	}
+	return nil
+}
+
 // compareIDs orders members by zone, then by ordinal.
 func compareIDs(a, b ID) int {
 	if a.Zone != b.Zone {

@@ -36,8 +36,7 @@ type Ask struct {
 
 // Validate returns an error for a report that no member makes.
 func (r *Report) Validate() error {
-	if r.ID.Zone == "" || len(r.ID.Zone) > maxZoneBytes || r.ID.Ordinal < 0 ||
-		r.ID.Ordinal >= maxCount || r.Instance == 0 {
+	if r.ID.Validate() != nil || r.Instance == 0 {
 		return errors.New("it does not say which member it is of")
 	}
 	if r.State.isZero() {

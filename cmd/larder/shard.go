@@ -34,14 +34,14 @@ const ordinalVariable = "LARDER_ORDINAL"
 
 // shardConfig has the flags of shards. The zero value serves all blocks.
 type shardConfig struct {
-	count, epoch           int
+	count, epoch           int  // 0: not given
 	ordinal                *int // nil: not given
 	zone                   string
 	zones                  []string
 	peers                  []membership.Peer
 	clientYAML             content
 	file                   string
-	querierWait, startWait time.Duration
+	querierWait, startWait time.Duration // 0: not given
 
 	// set by load
 	id     shard.ID
@@ -54,9 +54,9 @@ func (c *shardConfig) flags(f flagger) {
 	flag(f, "shard.count", "0", &c.count, integer(0),
 		"Number of shards in each zone. A process serves the blocks of its ordinal. "+
 			"0 = serve all blocks, unless --shard.config-file is set.")
-	flag(f, "shard.epoch", "1", &c.epoch, integer(1),
+	flag(f, "shard.epoch", "", &c.epoch, integer(1),
 		"Number of this configuration. Raise it with each change of --shard.count or "+
-			"--shard.zones.")
+			"--shard.zones. Default: 1.")
 	flag(f, "shard.config-file", "", &c.file, text,
 		"Path to a YAML file with epoch, count and zones, and optionally the name of the "+
 			"cluster, instead of --shard.count. It is watched: a change needs no restart.",
@@ -79,13 +79,13 @@ func (c *shardConfig) flags(f flagger) {
 	contentFlags(f, &c.clientYAML, "shard.peers-config",
 		"TLS and authentication towards peers, in the format of Prometheus's HTTP clients "+
 			"(tls_config, basic_auth, authorization). Default: none.")
-	flag(f, "shard.querier-wait", "10m", &c.querierWait, positive(goDuration),
+	flag(f, "shard.querier-wait", "", &c.querierWait, positive(goDuration),
 		"Time for which a block that moved stays served after its new owners have confirmed it: "+
 			"the Querier's reload of its endpoint file, its refresh of DNS, two calls of Info "+
-			"and the longest query.")
-	flag(f, "shard.start-wait", "5m", &c.startWait, positive(goDuration),
+			"and the longest query. Default: 10m.")
+	flag(f, "shard.start-wait", "", &c.startWait, positive(goDuration),
 		"Time for which a process that reaches no peer waits before it serves without one. "+
-			"Blocks may be missing from answers then.")
+			"Blocks may be missing from answers then. Default: 5m.")
 }
 
 // on reports whether blocks are split into shards.
@@ -96,7 +96,8 @@ func (c *shardConfig) load() (err error) {
 		for flag, given := range map[string]bool{
 			"ordinal": c.ordinal != nil, "zone": c.zone != "", "zones": len(c.zones) > 0,
 			"peers": len(c.peers) > 0, "peers-config": c.clientYAML.inline != "",
-			"peers-config-file": c.clientYAML.path != "",
+			"peers-config-file": c.clientYAML.path != "", "epoch": c.epoch > 0,
+			"querier-wait": c.querierWait > 0, "start-wait": c.startWait > 0,
 		} {
 			if given {
 				return fmt.Errorf("--shard.%s needs --shard.count or --shard.config-file", flag)
@@ -111,6 +112,8 @@ func (c *shardConfig) load() (err error) {
 	case c.file != "" && (c.count > 0 || len(c.zones) > 0):
 		return errors.New("--shard.config-file has count and zones: " +
 			"remove --shard.count and --shard.zones")
+	case c.file != "" && c.epoch > 0:
+		return errors.New("--shard.config-file has the epoch: remove --shard.epoch")
 	case c.file != "":
 		if c.parsed, c.name, err = c.read(); err != nil {
 			return err
@@ -121,10 +124,16 @@ func (c *shardConfig) load() (err error) {
 			zones = []string{c.zone}
 		}
 		c.parsed = shard.Config{
-			Epoch: uint64(c.epoch), Count: c.count, Zones: slices.Sorted(slices.Values(zones)),
+			Epoch: uint64(max(c.epoch, 1)), Count: c.count,
+			Zones: slices.Sorted(slices.Values(zones)),
 		}
 		if err := c.parsed.Validate(); err != nil {
 			return fmt.Errorf("--shard.count, --shard.zones: %w", err)
+		}
+		// A later epoch may be one that removes the zone of this process.
+		if c.parsed.Epoch == 1 && !slices.Contains(zones, c.zone) {
+			return fmt.Errorf("--shard.zone: %q is not one of --shard.zones, which are %q",
+				c.zone, c.parsed.Zones)
 		}
 	}
 	if c.parsed.Count*len(c.parsed.Zones) > 1 && len(c.peers) == 0 {
@@ -135,6 +144,9 @@ func (c *shardConfig) load() (err error) {
 		return err
 	}
 	c.id = shard.ID{Zone: c.zone, Ordinal: ordinal}
+	if err := c.id.Validate(); err != nil {
+		return fmt.Errorf("--shard.ordinal, --shard.zone: %w", err)
+	}
 	c.client, err = loadClient(&c.clientYAML)
 	return err
 }

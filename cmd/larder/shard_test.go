@@ -196,6 +196,16 @@ func TestBadShards(t *testing.T) {
 		refuses(t, []string{ordinalVariable + "="}, want, append(args, bucket)...)
 	}
 	f("--shard.zone needs --shard.count or --shard.config-file", "--shard.zone=a")
+	f("--shard.epoch needs --shard.count or --shard.config-file", "--shard.epoch=2")
+	f("--shard.querier-wait needs --shard.count or --shard.config-file",
+		"--shard.querier-wait=1m")
+	f("--shard.start-wait needs --shard.count or --shard.config-file", "--shard.start-wait=1m")
+	f("--shard.config-file has the epoch: remove --shard.epoch", "--shard.config-file=x",
+		"--shard.epoch=2")
+	f("--shard.zone: \"c\" is not one of --shard.zones", "--shard.count=2", "--shard.zone=c",
+		"--shard.zones=a")
+	f("--shard.ordinal, --shard.zone: ordinal 5000 is not from 0 to 1023", "--shard.count=1",
+		"--shard.ordinal=5000")
 	f("--shard.peers is missing", "--shard.count=2", "--shard.ordinal=0")
 	f("--shard.count, --shard.zones: zones \"a\" and \"a\"", "--shard.count=2", "--shard.zones=a",
 		"--shard.zones=a")
