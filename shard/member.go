@@ -112,7 +112,18 @@ func (m *Member) pass(now time.Duration) {
 			p.asks, p.watched, p.open = nil, 0, false
 		}
 	}
+	m.peers = slices.DeleteFunc(m.peers, func(p peer) bool {
+		return now-p.at > m.opts.querierWait() && !m.knows(p.id)
+	})
 	m.asks = slices.DeleteFunc(m.asks, func(a ask) bool { return now-a.at > m.opts.askWindow() })
+}
+
+// knows reports whether a member is in any configuration that may count.
+func (m *Member) knows(id ID) bool {
+	return slices.ContainsFunc(
+		[]Config{m.want.Previous, m.want.Current, m.want.Next, m.file},
+		func(c Config) bool { return c.Has(id) },
+	)
 }
 
 // HandleTime tells the member the time. The caller does so every few seconds.

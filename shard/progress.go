@@ -20,6 +20,8 @@ type Progress struct {
 	Silent []string `json:"silent,omitempty"`
 	// Waits is what the next step waits for, empty for nothing.
 	Waits string `json:"waits,omitempty"`
+	// Left is the rest of the Querier wait, if Waits is that.
+	Left time.Duration `json:"left,omitempty"`
 	// Queued is the epoch of the configuration, if it waits for the end of the change in progress.
 	Queued uint64 `json:"queued,omitempty"`
 	// Alone says that the process started without a record and without a peer.
@@ -61,12 +63,12 @@ func (m *Member) Progress() Progress {
 			}
 		}
 	}
-	p.Waits = m.waits(p)
+	p.Waits, p.Left = m.waits(p)
 	return p
 }
 
 // waits returns what the next step of the epoch in progress waits for.
-func (m *Member) waits(p Progress) string {
+func (m *Member) waits(p Progress) (string, time.Duration) {
 	names := func(ids []ID) string {
 		const shown = 5
 		var all []string
@@ -81,20 +83,21 @@ func (m *Member) waits(p Progress) string {
 	silent := m.unexplained()
 	switch {
 	case !m.want.equal(m.state):
-		return "the disk, to persist the epoch"
+		return "the disk, to persist the epoch", 0
 	case m.dead:
-		return "a new epoch: a peer has persisted another one, so this one can never be committed"
+		return "a new epoch: a peer has persisted another one, and this one can never be committed",
+			0
 	case !m.want.Committed:
-		return "members that have not persisted the epoch: " + names(p.Lacking)
+		return "members that have not persisted the epoch: " + names(p.Lacking), 0
 	case len(p.Duplicates) > 0:
-		return "the end of duplicate processes of " + names(p.Duplicates)
+		return "the end of duplicate processes of " + names(p.Duplicates), 0
 	case len(p.restarted) > 0:
 		return fmt.Sprintf("signs of duplicate processes, for %s after the restart of %s",
-			m.opts.twinWindow(), names(p.restarted))
+			m.opts.twinWindow(), names(p.restarted)), 0
 	case len(silent) > 0:
-		return "addresses of peers that do not answer: " + strings.Join(silent, ", ")
+		return "addresses of peers that do not answer: " + strings.Join(silent, ", "), 0
 	case len(p.Unconfirmed) > 0:
-		return "new owners that have not confirmed every block: " + names(p.Unconfirmed)
+		return "new owners that have not confirmed every block: " + names(p.Unconfirmed), 0
 	}
 	since := m.committedAt
 	for _, ordinal := range m.targets() {
@@ -105,10 +108,10 @@ func (m *Member) waits(p Progress) string {
 		}
 	}
 	if left := since + m.wait() - m.now; left > 0 {
-		return fmt.Sprintf("the Querier wait, another %s", left.Round(time.Second))
+		return "the end of the Querier wait", left
 	}
 	return "reports of all members of the group and of the new owners, " +
-		"and Queriers that have not asked the new owners for Info yet"
+		"and Queriers that have not asked the new owners for Info yet", 0
 }
 
 // Released reports whether no epoch that the member knows needs its process, and if not, why. The

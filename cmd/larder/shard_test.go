@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -186,6 +187,18 @@ func TestShards(t *testing.T) {
 	configure("three", "{epoch: 2, count: 4, zones: [a]}")
 	first.await("configuration reload failed.* kind=shard .*raise the epoch with each change")
 	first.metric(`larder_config_last_reload_successful{kind="shard"} 0`)
+}
+
+// TestShardCommandsWithoutShards: they end and say so at a process that serves all blocks.
+func TestShardCommandsWithoutShards(t *testing.T) {
+	s := httptest.NewServer(http.NotFoundHandler())
+	defer s.Close()
+	for _, args := range [][]string{{"status"}, {"wait", "--epoch=1"}, {"force", "--epoch=1"}} {
+		_, err := runShard(t, append(args, "--address="+s.URL)...)
+		if err == nil || !strings.Contains(err.Error(), "this process has no shards") {
+			t.Errorf("%s: %v", args[0], err)
+		}
+	}
 }
 
 // TestBadShards: flags that do not fit are refused by name.

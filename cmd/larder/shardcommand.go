@@ -149,7 +149,11 @@ func printStatus(out io.Writer, s *membership.Status) error {
 		row("committed", "yes")
 	}
 	if s.Progress.Waits != "" {
-		row("waits for", s.Progress.Waits)
+		waits := s.Progress.Waits
+		if left := s.Progress.Left; left > 0 {
+			waits += ", in " + left.Round(time.Second).String()
+		}
+		row("waits for", waits)
 	}
 	if s.Progress.Queued > 0 {
 		row("queued", fmt.Sprintf("epoch %d waits for the end of the change to epoch %d",
@@ -202,7 +206,9 @@ func (c *shardCommand) runWait(stderr io.Writer) error {
 	for {
 		s, err := a.Status(ctx)
 		why := ""
-		if err != nil {
+		if errors.Is(err, membership.ErrNoShards) {
+			return err
+		} else if err != nil {
 			why = err.Error()
 		} else if why = s.Unsettled(uint64(c.epoch)); why == "" {
 			return nil

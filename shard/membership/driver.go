@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"sync/atomic"
@@ -73,14 +74,14 @@ type Driver struct {
 	// The goroutine of Run owns the following.
 	member   *shard.Member
 	instance uint64
-	blocks   []shard.Block       // of the last HandleBlocks
-	asked    map[string]struct{} // addresses that called Info; pruned with the Querier wait
-	pruned   time.Duration
-	must     uint64            // number of the ownership that a view must have for readiness
-	applied  uint64            // number of the ownership of the published view
-	seen     map[string]seen   // by address
-	callers  map[uint64]caller // by instance
-	foreign  []string          // addresses that answered for another cluster, sorted
+	blocks   []shard.Block            // of the last HandleBlocks
+	asked    map[string]time.Duration // when an address called Info last
+	pruned   time.Duration            // when asked was
+	must     uint64                   // number of the ownership that a view must have for readiness
+	applied  uint64                   // number of the ownership of the published view
+	seen     map[string]seen          // by address
+	callers  map[uint64]caller        // by instance
+	foreign  []string                 // addresses that answered for another cluster, sorted
 	diskBad  bool
 	released time.Time // since when the process may be removed; zero: it may not
 	logged   logged
@@ -128,7 +129,7 @@ func New(opts Options) (*Driver, error) {
 		// Twenty polls in a Querier wait, so that waiting for reports adds little to it.
 		interval: min(max(opts.QuerierWait/20, 100*time.Millisecond), 5*time.Second),
 		events:   make(chan func()), asks: make(chan ask, 64), ended: make(chan struct{}),
-		asked: map[string]struct{}{}, seen: map[string]seen{},
+		asked: map[string]time.Duration{}, seen: map[string]seen{},
 		callers: map[uint64]caller{},
 	}
 	d.metrics = newMetrics(opts.Registerer)
@@ -168,8 +169,14 @@ func (d *Driver) Run(ctx context.Context) {
 	go func() {
 		defer close(polled)
 		for ctx.Err() == nil {
+			next := time.NewTimer(d.interval)
 			// A panic, of a resolver for instance, costs one poll.
 			_ = d.panics.Do(func() error { d.poll(ctx); return nil })
+			select {
+			case <-ctx.Done():
+			case <-next.C:
+			}
+			next.Stop()
 		}
 	}()
 	defer func() { stop(); <-polled }()
@@ -198,13 +205,14 @@ func (d *Driver) Run(ctx context.Context) {
 }
 
 // do runs f in the goroutine of Run and waits for it, and for the state to be on disk. It returns
-// false without a call if ctx or Run has ended.
+// false if f panicked, and without a call if ctx or Run has ended.
 func (d *Driver) do(ctx context.Context, f func()) bool {
-	done := make(chan struct{})
+	done, ok := make(chan struct{}), false
 	event := func() {
 		defer close(done)
 		f()
 		d.settle()
+		ok = true
 	}
 	select {
 	case d.events <- event:
@@ -215,7 +223,7 @@ func (d *Driver) do(ctx context.Context, f func()) bool {
 	}
 	select {
 	case <-done:
-		return true
+		return ok
 	case <-d.ended:
 		return false
 	}
@@ -276,14 +284,24 @@ func (d *Driver) Reconfigure(ctx context.Context, c shard.Config, cluster string
 // caller selects again. The Driver owns blocks from now on.
 func (d *Driver) HandleBlocks(ctx context.Context, blocks []shard.Block, number uint64) bool {
 	current := true
-	d.do(ctx, func() {
+	if !d.do(ctx, func() {
 		if current = d.Snapshot().Number == number; current {
 			d.blocks = blocks
 			d.member.HandleBlocks(d.now(), blocks)
 			d.publish()
 			current = d.Snapshot().Number == number
 		}
-	})
+	}) {
+		// After a panic the Member may not know the blocks, and they must not be published. The
+		// caller tries again.
+		select {
+		case <-ctx.Done():
+		case <-d.ended:
+		case <-time.After(d.interval):
+			return false
+		}
+		return true
+	}
 	return current
 }
 
@@ -309,9 +327,8 @@ type ask struct {
 
 func (d *Driver) handleAsk(a ask) {
 	now := d.now()
-	if now-d.pruned > d.opts.QuerierWait {
-		clear(d.asked)
-		d.pruned = now
+	if now-d.pruned > d.interval {
+		d.pruneAsked(now)
 	}
 	if a.epoch != d.member.Committed() {
 		return // the client asks again soon
@@ -320,8 +337,16 @@ func (d *Driver) handleAsk(a ask) {
 		d.metrics.unwatched.Inc()
 		return
 	}
-	d.asked[a.client] = struct{}{}
+	d.asked[a.client] = now
 	d.member.HandleAsk(now, a.client)
+}
+
+// pruneAsked forgets addresses that called Info too long ago to count for the Member.
+func (d *Driver) pruneAsked(now time.Duration) {
+	d.pruned = now
+	maps.DeleteFunc(d.asked, func(_ string, at time.Duration) bool {
+		return now-at > d.opts.QuerierWait
+	})
 }
 
 // warmed brings Warm of all blocks up to date.

@@ -125,10 +125,8 @@ type result struct {
 	err    error
 }
 
-// poll asks all peers once and waits for the next turn.
+// poll asks all peers once.
 func (d *Driver) poll(ctx context.Context) {
-	next := time.NewTimer(d.interval)
-	defer next.Stop()
 	targets, silent := d.polls.targets(ctx)
 	questions := map[int][]ulid.ULID{}
 	var own sender
@@ -184,10 +182,6 @@ func (d *Driver) poll(ctx context.Context) {
 		d.refuse(others)
 		d.handle(results, silent)
 	})
-	select {
-	case <-ctx.Done():
-	case <-next.C:
-	}
 }
 
 // errForeign is the error of an answer that is refused.
@@ -268,11 +262,13 @@ func (p *polls) targets(ctx context.Context) (targets []target, silent []shard.S
 			silent = append(silent, shard.Silence{Address: n.String(), Name: true})
 		} else {
 			n.last = addrs
-			maps.DeleteFunc(n.was, func(address string, _ shard.ID) bool {
-				return !slices.ContainsFunc(addrs, func(a netip.Addr) bool {
-					return address == n.join(a)
+			for _, known := range []map[string]shard.ID{n.was, n.members} {
+				maps.DeleteFunc(known, func(address string, _ shard.ID) bool {
+					return !slices.ContainsFunc(addrs, func(a netip.Addr) bool {
+						return address == n.join(a)
+					})
 				})
-			})
+			}
 		}
 		for _, a := range n.last {
 			address := n.join(a)

@@ -68,6 +68,9 @@ func askReport(ctx context.Context, t target) (report, error) {
 	return r, nil
 }
 
+// ErrNoShards is the answer of a process that serves all blocks.
+var ErrNoShards = errors.New("this process has no shards")
+
 // call sends a request and decodes the answer into v. A *[]byte
 // gets the body.
 func call(
@@ -88,6 +91,8 @@ func call(
 	switch {
 	case err != nil:
 		return err
+	case resp.StatusCode == http.StatusNotFound:
+		return ErrNoShards
 	case resp.StatusCode/100 != 2:
 		text := strings.TrimSpace(string(answer[:min(len(answer), 1<<10)]))
 		if text == "" {

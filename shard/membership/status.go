@@ -45,6 +45,7 @@ type PeerStatus struct {
 // status returns the Status. The goroutine of Run calls it.
 func (d *Driver) status() Status {
 	snapshot := d.Snapshot()
+	d.pruneAsked(d.now())
 	s := Status{
 		ID: d.member.ID(), Instance: d.instance, Ready: snapshot.Ready,
 		Reason: snapshot.Reason, Configured: d.opts.Config, State: d.member.State(),
