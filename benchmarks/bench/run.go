@@ -122,7 +122,8 @@ func (r *Runner) Run(ctx context.Context) (rep *report.Report, err error) {
 	}
 	all := r.selected()
 	if len(all) == 0 {
-		return rep, errors.New("no scenario is selected: see the names in the scenarios document")
+		return rep, fmt.Errorf("--only: no scenario is selected: the scenarios are %s",
+			strings.Join(r.opts.Document.Names(), ", "))
 	}
 	if r.opts.Start != nil {
 		defer func() { err = errors.Join(err, r.stop()) }()

@@ -200,10 +200,16 @@ func (b *benchCommand) run(stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if err := checkOutputs(b.outputs(&report.Report{})...); err != nil {
+		return err
+	}
 	opts.Progress = stderr
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	rep, err := b.measured(ctx, opts, stderr)
+	if err != nil && ctx.Err() != nil {
+		err = errors.New("stopped by a signal: the result is not complete")
+	}
 	if rep != nil && (len(rep.Scenarios) > 0 || rep.Tuning != nil) {
 		err = errors.Join(err, b.write(rep, stdout))
 	}
@@ -378,14 +384,36 @@ func (b *benchCommand) objectStore() objectstore.Model {
 
 // write prints the result and writes the files.
 func (b *benchCommand) write(rep *report.Report, stdout io.Writer) error {
-	return errors.Join(rep.WriteText(stdout),
-		writeFiles(output{b.jsonPath, rep.WriteJSON}, output{b.htmlPath, rep.WriteHTML}))
+	return errors.Join(rep.WriteText(stdout), writeFiles(b.outputs(rep)...))
+}
+
+// outputs are the files of a report.
+func (b *benchCommand) outputs(rep *report.Report) []output {
+	return []output{{"json", b.jsonPath, rep.WriteJSON}, {"html", b.htmlPath, rep.WriteHTML}}
 }
 
 // output is a file to write, unless its path is empty.
 type output struct {
-	path  string
-	write func(io.Writer) error
+	flag, path string
+	write      func(io.Writer) error
+}
+
+// checkOutputs creates the files that are not there, so that a path that cannot be written is an
+// error before a long run.
+func checkOutputs(outputs ...output) error {
+	for _, out := range outputs {
+		if out.path == "" {
+			continue
+		}
+		f, err := os.OpenFile(out.path, os.O_WRONLY|os.O_CREATE, 0o644)
+		if err == nil {
+			err = f.Close()
+		}
+		if err != nil {
+			return fmt.Errorf("--%s: %w", out.flag, err)
+		}
+	}
+	return nil
 }
 
 func writeFiles(outputs ...output) (err error) {
@@ -397,7 +425,9 @@ func writeFiles(outputs ...output) (err error) {
 		if e == nil {
 			e = errors.Join(out.write(f), f.Close())
 		}
-		err = errors.Join(err, e)
+		if e != nil {
+			err = errors.Join(err, fmt.Errorf("--%s: %w", out.flag, e))
+		}
 	}
 	return err
 }

@@ -190,8 +190,13 @@ func TestBenchFlags(t *testing.T) {
 		{"--tune-time needs --tune", []string{own, "--tune-time=1m"}},
 		{"--tune has no effect with --endpoint", []string{"--endpoint=127.0.0.1:1", "--tune"}},
 		{"--tune and --replay are mutually exclusive", []string{own, "--tune", "--replay=log"}},
-		{"--tune: no scenario has a weight", []string{own, "--tune", "--only=nothing"}},
-		{"no scenario is selected", []string{own, "--only=nothing"}},
+		{"--only: no scenario is selected: the scenarios are alert-cold, ",
+			[]string{own, "--tune", "--only=nothing"}},
+		{"--only: no scenario is selected: the scenarios are alert-cold, ",
+			[]string{own, "--only=nothing"}},
+		{"--json: open /no/such/", []string{own, "--json=/no/such/file"}},
+		{"--html: open /no/such/", []string{own, "--html=/no/such/file"}},
+		{"--json: open /no/such/", []string{"curves", "trace", "--json=/no/such/file"}},
 	} {
 		stdout, stderr, err := runBench(t, c.args...)
 		if err == nil || !strings.Contains(stderr, c.want) || stdout != "" {

@@ -39,11 +39,20 @@ func registerCurves(group *kingpin.CmdClause) *curvesCommand {
 func (c *curvesCommand) run(stdout io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if err := checkOutputs(c.outputs(&curves.Curves{})...); err != nil {
+		return err
+	}
 	open := func() (*pagetrace.Reader, func() error, error) { return pagetrace.Open(c.path) }
 	result, err := curves.Draw(ctx, open, curves.Options{MaxAccesses: c.accesses})
 	if err != nil {
 		return err
 	}
-	return errors.Join(result.WriteText(stdout), writeFiles(
-		output{c.jsonPath, result.WriteJSON}, output{c.htmlPath, result.WriteHTML}))
+	return errors.Join(result.WriteText(stdout), writeFiles(c.outputs(result)...))
+}
+
+// outputs are the files of a result.
+func (c *curvesCommand) outputs(result *curves.Curves) []output {
+	return []output{
+		{"json", c.jsonPath, result.WriteJSON}, {"html", c.htmlPath, result.WriteHTML},
+	}
 }

@@ -120,6 +120,10 @@ func tuningLoad(o bench.Options) (*scenario.Document, error) {
 		d.Scenarios = append(d.Scenarios, s)
 	}
 	if len(d.Scenarios) == 0 {
+		if o.Only != nil {
+			return nil, fmt.Errorf("--only: no scenario is selected: the scenarios are %s",
+				strings.Join(o.Document.Names(), ", "))
+		}
 		return nil, errors.New("--tune: no scenario has a weight: see tune in the document")
 	}
 	return &d, nil
