@@ -162,6 +162,8 @@ func TestExpressionsHaveData(t *testing.T) {
 		"--sync-block-duration=1s",
 		"--objstore.config="+s3.Config(),
 		"--disk-cache-size=100MB",
+		"--shard.count=1",
+		"--shard.ordinal=0",
 		"--index-cache-size=1MB",
 		"--chunk-cache-size=1MB",
 		"--index-cache.series-size=64KB",

@@ -104,7 +104,9 @@ func (g *gateway) serveHTTP(reg *prometheus.Registry, connections *inbound.Metri
 		Explainer: explainer{g.backend.server}, Activity: g.backend.activity,
 		Serving: g.backend.serving, History: g.history,
 	}
-	o.Shard = g.serveShard()
+	if o.Shard = g.serveShard(); o.Shard != nil {
+		o.ShardStatus = g.backend.shownShard
+	}
 	if conf.enableAdmin {
 		o.Marker = marker{g.backend.bound}
 	}

@@ -202,6 +202,9 @@ func TestPages(t *testing.T) {
 	t.Run("of a shard", func(t *testing.T) {
 		pagesOfAShard(&pageTest{t: t, Browser: b})
 	})
+	t.Run("shards do not agree", func(t *testing.T) {
+		pagesOfShards(&pageTest{t: t, Browser: b})
+	})
 	t.Run("many blocks", func(t *testing.T) {
 		pagesOfManyBlocks(&pageTest{t: t, Browser: b})
 	})
@@ -397,6 +400,39 @@ func irregularIndex(t *testing.T, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// pagesOfShards starts a shard without its peers, one that is the same member, and makes their
+// configuration invalid.
+func pagesOfShards(p *pageTest) {
+	t := p.t
+	addresses, err := loopback.Reserve(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bucket := folder(shardBucket(t, 2))
+	file := write(t, "shards.yaml", "{epoch: 1, count: 2, zones: [a]}")
+	start := func(address string) *process {
+		args := []string{"store", "--grpc-address=127.0.0.1:0", "--http-address=" + address,
+			"--objstore.config=" + bucket, "--data-dir=" + t.TempDir(),
+			"--shard.config-file=" + file, "--shard.zone=a", "--shard.start-wait=1s"}
+		for _, a := range addresses {
+			args = append(args, "--shard.peers="+a)
+		}
+		return startLarder(t, []string{ordinalVariable + "=0"}, args...)
+	}
+	one := &incident{scrapes: &scrapes{t: t}, p: start(addresses[0])}
+	one.exposes(`larder_shard_started_alone 1`)
+	start(addresses[1])
+	one.exposes(`larder_shard_duplicates 1`)
+	replace(t, file, []byte("{epoch: 1, count: 3, zones: [a]}"))
+	one.exposes(`larder_config_last_reload_successful\{kind="shard"\} 0`)
+	one.exposes(`larder_shard_silent_peers 1`)
+	p.looks("shards", one.p.url+"/", "The shard started without a record of epochs",
+		"Two processes are the same member: a/0",
+		"1 address of peers does not answer: ", addresses[2],
+		"The configuration “shard” changed and is invalid.",
+		"Member\na/0", "epoch 1: 2 shards in a", "Waits for")
 }
 
 // unread sends a request whose client does not read the answer.

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -22,6 +23,7 @@ import (
 	"larder/internal/datadir"
 	"larder/internal/redaction"
 	"larder/internal/reload"
+	"larder/internal/web"
 	"larder/shard"
 	"larder/shard/membership"
 	"larder/store/catalog"
@@ -337,6 +339,62 @@ func (g *gateway) serveShard() http.Handler {
 		return errors.New("an epoch can be forced from the same machine only, " +
 			"or with --enable-admin-operations")
 	})
+}
+
+// shownShard returns the shard for the overview, nil while it is starting or stopping.
+func (b *backend) shownShard(ctx context.Context) *web.Shard {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	s, err := b.shard.Status(ctx)
+	if err != nil {
+		return nil
+	}
+	shown := &web.Shard{
+		Alone: s.Progress.Alone, Silent: s.Progress.Silent, Foreign: s.Foreign,
+		Waits: s.Progress.Waits,
+	}
+	for _, d := range s.Duplicates {
+		shown.Duplicates = append(shown.Duplicates, d.String())
+	}
+	fact := func(name, value string) {
+		shown.Facts = append(shown.Facts, web.Fact{Name: name, Value: value})
+	}
+	fact("Member", s.ID.String())
+	if s.Ready {
+		fact("State", "ready")
+	} else {
+		fact("State", "not ready: "+s.Reason)
+	}
+	fact("Configured", describeEpoch(s.Configured))
+	fact("Serves", describeServing(s.State))
+	fact("Changes to", describeEpoch(s.State.Next))
+	if s.Progress.Waits != "" {
+		fact("Waits for", s.Progress.Waits)
+	}
+	fact("Blocks leaving", strconv.Itoa(s.Progress.Leaving))
+	for _, p := range s.Peers {
+		shown.Peers = append(shown.Peers, web.ShardPeer{
+			Member: p.ID.String(), Address: p.Address, Ready: p.Ready, Age: p.Age,
+			Serving: describeServing(p.State), ChangingTo: describeEpoch(p.State.Next),
+		})
+	}
+	return shown
+}
+
+// describeEpoch describes the configuration of an epoch for people.
+func describeEpoch(c shard.Config) string {
+	if c.IsZero() {
+		return "none"
+	}
+	return fmt.Sprintf("epoch %d: %d shards in %s", c.Epoch, c.Count, strings.Join(c.Zones, ", "))
+}
+
+// describeServing describes the epoch whose blocks a member serves.
+func describeServing(s shard.State) string {
+	if s.Current.IsZero() && !s.Next.IsZero() {
+		return describeEpoch(s.Next) + ", without knowing the epoch before"
+	}
+	return describeEpoch(s.Current)
 }
 
 // infoAsked tells the shard which clients have called Info.

@@ -125,26 +125,15 @@ func printStatus(out io.Writer, s *membership.Status) error {
 		}
 		return "not ready"
 	}
-	describe := func(c shard.Config) string {
-		if c.IsZero() {
-			return "none"
-		}
-		return fmt.Sprintf("epoch %d: %d shards in %s", c.Epoch, c.Count,
-			strings.Join(c.Zones, ", "))
-	}
 	row("member", s.ID)
 	if s.Ready {
 		row("state", "ready")
 	} else {
 		row("state", "not ready: "+s.Reason)
 	}
-	row("configured", describe(s.Configured))
-	if s.State.Current.IsZero() && !s.State.Next.IsZero() {
-		row("serving", describe(s.State.Next)+", without knowing the epoch before")
-	} else {
-		row("serving", describe(s.State.Current))
-	}
-	row("changing to", describe(s.State.Next))
+	row("configured", describeEpoch(s.Configured))
+	row("serving", describeServing(s.State))
+	row("changing to", describeEpoch(s.State.Next))
 	if s.State.Committed {
 		row("committed", "yes")
 	}
@@ -181,8 +170,8 @@ func printStatus(out io.Writer, s *membership.Status) error {
 	row()
 	row("PEER", "ADDRESS", "STATE", "SERVING", "CHANGING TO", "AGE")
 	for _, p := range s.Peers {
-		row(p.ID, p.Address, ready(p.Ready), describe(p.State.Current), describe(p.State.Next),
-			p.Age.Round(time.Second))
+		row(p.ID, p.Address, ready(p.Ready), describeEpoch(p.State.Current),
+			describeEpoch(p.State.Next), p.Age.Round(time.Second))
 	}
 	return w.Flush()
 }

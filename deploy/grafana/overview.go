@@ -121,6 +121,39 @@ func overview() *board {
 						)+"[$__rate_interval])",
 					)}),
 			}},
+			{"Shards", []panel{
+				graph(
+					"Epochs",
+					"The oldest and the newest of all processes. They differ while the number of "+
+						"shards changes. Next is 0 without a change.",
+					"short",
+					query{"oldest {{state}}", "min by (state) (" +
+						series("larder_shard_epoch", "") + ")"},
+					query{"newest {{state}}", "max by (state) (" +
+						series("larder_shard_epoch", "") + ")"},
+				),
+				graph(
+					"What a change waits for",
+					"Members without the next epoch, new owners that have not confirmed their "+
+						"blocks, and blocks that are served until then.",
+					"short",
+					query{"members lacking",
+						"max(" + series("larder_shard_members_lacking", "") + ")"},
+					query{"members unconfirmed",
+						"max(" + series("larder_shard_members_unconfirmed", "") + ")"},
+					query{"blocks leaving", sum("", series("larder_shard_blocks_leaving", ""))},
+				),
+				graph(
+					"Members that cannot be right",
+					"Started alone and duplicated: see the runbook. Silent: a peer does not "+
+						"answer. Foreign: it belongs to another cluster.",
+					"short",
+					query{"started alone", sum("", series("larder_shard_started_alone", ""))},
+					query{"duplicated", sum("", series("larder_shard_duplicates", ""))},
+					query{"silent", sum("", series("larder_shard_silent_peers", ""))},
+					query{"foreign", sum("", series("larder_shard_foreign_peers", ""))},
+				),
+			}},
 		},
 	}
 }

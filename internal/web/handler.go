@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
@@ -36,6 +37,9 @@ type Options struct {
 	Marker Marker
 	// Shard serves the paths below /-/shard/; nil is none.
 	Shard http.Handler
+	// ShardStatus returns the shard for the overview, nil while it is starting or stopping. nil:
+	// blocks are not split.
+	ShardStatus func(context.Context) *Shard
 	// DebugElsewhere removes /debug/ and the marking of blocks from Handler. DebugHandler serves
 	// them on an address of its own.
 	DebugElsewhere bool

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/grpc/codes"
 
 	"larder/internal/activity"
@@ -45,6 +46,7 @@ type overviewPage struct {
 	Slowest      []waterfall
 	Failures     []activity.Ended
 	Bucket       bucketState
+	Shard        *Shard // nil: blocks are not split, or the shard is starting or stopping
 }
 
 // finding is something that is wrong, or that may be. Link leads to more about it; "" is none.
@@ -86,13 +88,17 @@ func (p *pages) serveOverview(w http.ResponseWriter, r *http.Request) {
 	// Unlike blocks, which the API shows to every site, requests tell who asks for what.
 	if page.Hidden = !p.hosts().allowed(r.Host); !page.Hidden {
 		page.addRequests(p.Activity)
+		if p.ShardStatus != nil {
+			page.Shard = p.ShardStatus(r.Context())
+		}
 	}
 	grown := p.history.lately(now)
-	page.Bucket = p.bucketState(&grown)
+	families, _ := p.Gatherer.Gather() // with an error it still returns what it could gather
+	page.Bucket = bucketStateOf(families, &grown)
 	for i := range page.Allowances {
 		page.Allowances[i].Over = p.history.hitRatios(page.Allowances[i].Name, sparkBars)
 	}
-	page.Wrong = p.findings(&page, &grown, now)
+	page.Wrong = p.findings(&page, families, &grown, now)
 	p.render(w, r, p.overview, "larder", page)
 }
 
@@ -109,7 +115,7 @@ func (page *overviewPage) addRequests(log *activity.Log) {
 	page.Failures = log.Failures()
 }
 
-func (p *pages) bucketState(grown *rates) bucketState {
+func bucketStateOf(families []*dto.MetricFamily, grown *rates) bucketState {
 	// An operation counts when it has ended, and may have been throttled more than once.
 	failures, throttles := grown.values[keyFailures], grown.values[keyThrottles]
 	b := bucketState{
@@ -119,7 +125,6 @@ func (p *pages) bucketState(grown *rates) bucketState {
 	if n := grown.values[keyTimed]; n > 0 {
 		b.Mean = grown.values[keySeconds] / n
 	}
-	families, _ := p.Gatherer.Gather()
 	for _, f := range families {
 		if f.GetName() != "larder_bucket_slots" {
 			continue
@@ -142,11 +147,17 @@ func (p *pages) bucketState(grown *rates) bucketState {
 const longWait = 5 * time.Second
 
 // findings says what is wrong now, the gravest first.
-func (p *pages) findings(page *overviewPage, grown *rates, now time.Time) (out []finding) {
+func (p *pages) findings(
+	page *overviewPage, families []*dto.MetricFamily, grown *rates, now time.Time,
+) (out []finding) {
 	add := func(grave bool, link, format string, args ...any) {
 		out = append(out, finding{grave, fmt.Sprintf(format, args...), link})
 	}
 	p.readinessFindings(&page.Snap, add)
+	if page.Shard != nil {
+		page.Shard.findings(add)
+	}
+	partFindings(families, add)
 	page.Bucket.findings(add)
 	page.blockFindings(grown, add)
 	page.requestFindings(grown, now, add)

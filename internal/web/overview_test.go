@@ -40,7 +40,14 @@ func anIncident() Options {
 		prometheus.CounterOpts{Name: "larder_cache_requests_total"}, []string{"cache", "tier"})
 	hits := prometheus.NewCounterVec(
 		prometheus.CounterOpts{Name: "larder_cache_hits_total"}, []string{"cache", "tier"})
-	reg.MustRegister(throttles, overruns, cache, hits)
+	off := func(name string, labels prometheus.Labels) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, ConstLabels: labels})
+	}
+	breaker := off("larder_memcached_breaker_state", prometheus.Labels{"server": "m:1"})
+	breaker.Set(2)
+	reg.MustRegister(throttles, overruns, cache, hits, breaker,
+		off("larder_disk_cache_writable", nil), off("larder_data_dir_usable", nil),
+		off("larder_config_last_reload_successful", prometheus.Labels{"kind": "limits"}))
 	h := NewHistory(reg)
 	now := time.Now()
 	for i := range 5 {
@@ -104,7 +111,8 @@ func TestOverviewSaysWhatIsWrong(t *testing.T) {
 		"team&lt;1&gt;", "waiting for its turn", "&lt;checksum&gt;", "Aborted",
 		`margin-left:33.333%;width:66.667%`, "<dt>Bucket</dt><dd>metrics</dd>",
 		"<dd><code>keep a=~&#34;&lt;b&gt;&#34;</code><br><code>and 1 more</code></dd>",
-		`class="spark"`, "height:80%",
+		`class="spark"`, "height:80%", "The memcached server m:1 fails", "The disk cache is off",
+		"The data directory cannot be used", "The configuration “limits” changed and is invalid",
 	} {
 		if !strings.Contains(body, text) {
 			t.Errorf("the page lacks %q", text)

@@ -42,6 +42,15 @@ type PeerStatus struct {
 	State   shard.State   `json:"state"`
 }
 
+// Status returns what the process knows now. It fails if the process is starting or stopping, or if
+// ctx ends.
+func (d *Driver) Status(ctx context.Context) (s Status, err error) {
+	if !d.do(ctx, func() { s = d.status() }) {
+		return Status{}, errStopping
+	}
+	return s, nil
+}
+
 // status returns the Status. The goroutine of Run calls it.
 func (d *Driver) status() Status {
 	snapshot := d.Snapshot()
