@@ -248,13 +248,15 @@ func explain(r *request, q *seriesQuery, blocks []*blockForecast) *explanation.E
 		out.Blocks = append(out.Blocks, b.out)
 	}
 	finish(out)
+	trips := 0
 	for _, p := range []explanation.Phase{
 		out.Total.Postings, out.Total.Series, out.Total.Chunks,
 	} {
 		if p.Read.Requests > 0 {
-			out.Trips++
+			trips++
 		}
 	}
+	out.Trips = &trips
 	if out.Total.Chunks.Estimated {
 		out.Notes = append(out.Notes, "Reads of chunks are estimated from meta.json and from "+
 			"the places of the series in the index.")
@@ -321,7 +323,8 @@ func readsOf(requests, bytes int64) explanation.Reads {
 }
 
 // ExplainRun makes a Series request, drops its answer and says what it has read. It passes limits,
-// admission and the rest like the request of a client.
+// admission and the rest like the request of a client. If the request fails after it has begun,
+// ExplainRun returns what it has read until then, together with the error.
 func (s *Server) ExplainRun(
 	ctx context.Context, req *storepb.SeriesRequest,
 ) (*explanation.Explanation, error) {
@@ -331,10 +334,7 @@ func (s *Server) ExplainRun(
 		accounts: rec,
 		finished: func(r *request, q *seriesQuery) { out = r.explained(q, rec) },
 	})
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
+	return out, err
 }
 
 // seriesHooks observe a Series request. nil observes nothing.
@@ -350,9 +350,9 @@ func (h *seriesHooks) began(r *request) {
 	}
 }
 
-// ended is called after the request has finished.
+// ended is called after the request has finished, or failed.
 func (h *seriesHooks) ended(r *request, q *seriesQuery) {
-	if h != nil && r.succeeded {
+	if h != nil {
 		h.finished(r, q)
 	}
 }

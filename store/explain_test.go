@@ -1,7 +1,9 @@
 package store_test
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -203,7 +205,7 @@ func TestExplainKnowsTheCaches(t *testing.T) {
 	}
 	cold := explain()
 	if b := cold.Blocks[0]; b.From != explanation.FromPostings || b.Postings.Read.Requests == 0 ||
-		b.Chunks.Read.Requests == 0 || b.Sum.Read.USD <= 0 || cold.Trips < 2 {
+		b.Chunks.Read.Requests == 0 || b.Sum.Read.USD <= 0 || cold.Trips == nil || *cold.Trips < 2 {
 		t.Errorf("cold: %+v", cold)
 	}
 	g.bucket.take()
@@ -221,7 +223,8 @@ func TestExplainKnowsTheCaches(t *testing.T) {
 	counts, bytes := g.bucket.take()
 	sum := first.Total.Sum.Read
 	if want := int64(counts["index"] + counts["chunks"]); sum.Requests != want || want == 0 ||
-		sum.Bytes != bytes["index"]+bytes["chunks"] || first.Run.Series != 400 {
+		sum.Bytes != bytes["index"]+bytes["chunks"] || first.Run.Series != 400 ||
+		first.Trips != nil {
 		t.Errorf("run reports %+v, the bucket %v %v", first.Total.Sum, counts, bytes)
 	}
 	for range 3 { // the set is built by a repeated request
@@ -232,7 +235,8 @@ func TestExplainKnowsTheCaches(t *testing.T) {
 	g.bucket.take()
 	warm := explain()
 	b := warm.Blocks[0]
-	if b.From != explanation.FromSet || warm.Total.Sum.Read.Requests != 0 || warm.Trips != 0 ||
+	if b.From != explanation.FromSet || warm.Total.Sum.Read.Requests != 0 ||
+		warm.Trips == nil || *warm.Trips != 0 ||
 		b.Chunks.Items != first.Run.Chunks || b.Chunks.Estimated || b.Chunks.Memory == 0 {
 		t.Errorf("warm: %+v", b)
 	}
@@ -241,5 +245,29 @@ func TestExplainKnowsTheCaches(t *testing.T) {
 	}
 	if fmt.Sprint(b.Chunks.Needed) == fmt.Sprint(b.Chunks.Read) {
 		t.Errorf("warm: needed and read are both %v", b.Chunks.Read)
+	}
+}
+
+// TestExplainOfAFailure checks that a run that fails says what it has read until then.
+func TestExplainOfAFailure(t *testing.T) {
+	dir, req := explainedBucket(t)
+	g := startGateway(t, dir, smallGateway())
+	g.bucket.setOnRead(func(name string, _, _ int64, body io.ReadCloser) (io.ReadCloser, error) {
+		if objectKind(name) != "chunks" {
+			return body, nil
+		}
+		return nil, errors.Join(errors.New("bucket is away"), body.Close())
+	})
+	e, err := g.Server.ExplainRun(t.Context(), req)
+	if status.Code(err) != codes.Aborted {
+		t.Fatalf("got %v, want Aborted", err)
+	}
+	if e == nil || len(e.Blocks) != 1 {
+		t.Fatalf("got %+v, want the block that failed", e)
+	}
+	b := e.Blocks[0]
+	if b.Postings.Read.Requests == 0 || b.Chunks.Pages == 0 || e.Run == nil ||
+		len(e.Run.Stages) == 0 || e.Run.Seconds == 0 {
+		t.Errorf("got %+v, %+v", b, e.Run)
 	}
 }

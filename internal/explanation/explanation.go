@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Explanation says what a request would read, or what it read if Ran is set.
+// Explanation says what a request would read, or what it read if Ran is set: until it failed, if
+// it did.
 type Explanation struct {
 	Ran      bool   `json:"ran"`
 	Tenant   string `json:"tenant"`
@@ -18,8 +19,9 @@ type Explanation struct {
 
 	Total Phases `json:"total"`
 	// Trips are the reads of the bucket that follow one another before the first series can be
-	// sent, with the caches as they were. In a forecast, each phase that reads takes one.
-	Trips int `json:"trips"`
+	// sent, with the caches as they were: each phase that reads takes one. nil if the request ran,
+	// because they are not measured.
+	Trips *int `json:"trips,omitempty"`
 	// Blocks has the blocks that read most, at most MaxBlocks. Queried counts all.
 	Blocks  []Block `json:"blocks"`
 	Queried int     `json:"queried"`

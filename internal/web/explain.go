@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,7 +19,8 @@ import (
 	"larder/internal/explanation"
 )
 
-// Explainer explains Series requests. Its errors have a gRPC status.
+// Explainer explains Series requests. Its errors have a gRPC status. With an error it returns what
+// a request that ran has read until it failed, nil if that is nothing.
 type Explainer interface {
 	Explain(ctx context.Context, req ExplainRequest) (*explanation.Explanation, error)
 }
@@ -68,7 +72,8 @@ func (p *pages) serveExplain(w http.ResponseWriter, r *http.Request) {
 	asPage := r.FormValue("format") != "json" && strings.Contains(accepts, "text/html")
 	page := &explainPage{
 		Match: r.FormValue("match[]"), Start: r.FormValue("start"), End: r.FormValue("end"),
-		Tenant: r.FormValue("tenant"), Run: on(r, "run"), SkipChunks: on(r, "skip_chunks"),
+		Tenant: r.FormValue("tenant"), Run: on(r.FormValue("run")),
+		SkipChunks: on(r.FormValue("skip_chunks")),
 	}
 	var err error
 	if !asPage || page.Match != "" {
@@ -85,7 +90,7 @@ func (p *pages) serveExplain(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(code)
 		var body any = page.Result
 		if err != nil {
-			body = map[string]string{"error": page.Error, "code": status.Code(err).String()}
+			body = failedExplanation{page.Error, status.Code(err).String(), page.Result}
 		}
 		_ = json.NewEncoder(w).Encode(body) // fails only if the client has disconnected
 		return
@@ -104,9 +109,42 @@ func (p *pages) serveExplain(w http.ResponseWriter, r *http.Request) {
 	p.renderCode(w, r, p.explained, "larder: explain", page, code)
 }
 
-func on(r *http.Request, name string) bool {
-	v := r.FormValue(name)
-	return v == "1" || v == "true" || v == "on"
+// failedExplanation is the JSON of a request that was refused, or failed.
+type failedExplanation struct {
+	Error string `json:"error"`
+	Code  string `json:"code"`
+	*explanation.Explanation
+}
+
+func on(v string) bool { return v == "1" || v == "true" || v == "on" }
+
+// switches are the values of parameters that are on or off.
+var switches = []string{"", "1", "true", "on", "0", "false", "off"}
+
+// explainParams are the parameters of /debug/explain, with their values if these are few.
+var explainParams = map[string][]string{
+	"match[]": nil, "start": nil, "end": nil, "max_resolution": nil, "tenant": nil,
+	"run": switches, "skip_chunks": switches, "format": {"", "json", "html"},
+}
+
+// checkParams refuses parameters that /debug/explain does not have, because a request that ignores
+// one explains something else than was asked.
+func checkParams(form url.Values) error {
+	for _, name := range slices.Sorted(maps.Keys(form)) {
+		values, known := explainParams[name]
+		switch given := form[name]; {
+		case !known:
+			return fmt.Errorf("%.40s: no such parameter: want %s", name,
+				strings.Join(slices.Sorted(maps.Keys(explainParams)), ", "))
+		case name == "match[]":
+		case len(given) > 1:
+			return fmt.Errorf("%s: given %d times", name, len(given))
+		case values != nil && !slices.Contains(values, given[0]):
+			return fmt.Errorf("%s: %.40q is not one of %s", name, given[0],
+				strings.Join(values[1:], ", "))
+		}
+	}
+	return nil
 }
 
 // explain checks a request and explains it.
@@ -115,7 +153,11 @@ func (p *pages) explain(r *http.Request) (*explanation.Explanation, error) {
 		return nil, status.Errorf(codes.InvalidArgument, format, args...)
 	}
 	req := ExplainRequest{
-		Tenant: r.Header.Get("THANOS-TENANT"), Run: on(r, "run"), SkipChunks: on(r, "skip_chunks"),
+		Tenant: r.Header.Get("THANOS-TENANT"), Run: on(r.FormValue("run")),
+		SkipChunks: on(r.FormValue("skip_chunks")),
+	}
+	if err := checkParams(r.Form); err != nil {
+		return bad("%v", err)
 	}
 	if t := r.FormValue("tenant"); t != "" { // a browser cannot set the header
 		req.Tenant = t
@@ -145,6 +187,10 @@ func (p *pages) explain(r *http.Request) (*explanation.Explanation, error) {
 	}
 	if req.MinTime, err = timeParam(r, "start", at(req.MaxTime).Add(-explainRange)); err != nil {
 		return bad("%v", err)
+	}
+	if req.MinTime > req.MaxTime {
+		return bad("start: %s is after the end, %s", formatTime(at(req.MinTime)),
+			formatTime(at(req.MaxTime)))
 	}
 	if s := r.FormValue("max_resolution"); s != "" {
 		d, err := time.ParseDuration(s)

@@ -118,12 +118,35 @@ func TestExplainRefuses(t *testing.T) {
 		{"match[]=up&start=x", http.StatusBadRequest},
 		{"match[]=up&end=1e300", http.StatusBadRequest},
 		{"match[]=up&max_resolution=-5m", http.StatusBadRequest},
+		{"match[]=up&run=2", http.StatusBadRequest},
+		{"match[]=up&skip_chunks=7", http.StatusBadRequest},
+		{"match[]=up&format=xml", http.StatusBadRequest},
+		{"match[]=up&start=1&start=2", http.StatusBadRequest},
+		{"match[]=up&step=5", http.StatusBadRequest},
+		{"match[]=up&start=3&end=2", http.StatusBadRequest},
 		{"match[]=up", http.StatusTooManyRequests},
 	} {
 		w := get(t, h, "/debug/explain?"+c.query, "*/*")
 		if w.Code != c.code || w.Header().Get("Content-Type") != "application/json" {
 			t.Errorf("%.60s: got %d %s, want %d", c.query, w.Code, w.Body, c.code)
 		}
+		// A text about a parameter begins with its name, the last one of the query here.
+		last := c.query[strings.LastIndex(c.query, "&")+1:]
+		name, _, _ := strings.Cut(last, "=")
+		if name != "match[]" && name != "" && !strings.Contains(w.Body.String(), `"`+name+": ") &&
+			!strings.Contains(w.Body.String(), `"start: `) {
+			t.Errorf("%s: %s does not begin with the name of the parameter", c.query, w.Body)
+		}
+	}
+	f.out = anExplanation()
+	body := get(t, h, "/debug/explain?match[]=up&run=1", "*/*").Body.String()
+	if !strings.Contains(body, `"error":"too many series","code":"ResourceExhausted"`) ||
+		!strings.Contains(body, idA.String()) {
+		t.Errorf("of a run that failed, the answer is %s", body)
+	}
+	body = get(t, h, "/debug/explain?match[]=up&run=1", "text/html").Body.String()
+	if !strings.Contains(body, "too many series") || !strings.Contains(body, idA.String()) {
+		t.Errorf("of a run that failed, the page is %s", body)
 	}
 	f.asked = nil
 	r := httptest.NewRequest(http.MethodGet, "/debug/explain?match[]=up&run=1", nil)
