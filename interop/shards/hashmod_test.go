@@ -1,7 +1,6 @@
 package shards
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -36,7 +35,8 @@ func TestHashmodToShards(t *testing.T) {
 	q.knows(before)
 	q.complete(shelf, 3, "with hashmod")
 	b := &bytesOf{q: q}
-	stop := b.continuously()
+	h := newHistory(t, "from hashmod to shards")
+	stop := b.continuously(h, 1, 50*time.Millisecond)
 
 	c.configure(1, after)
 	c.start(0, after)
@@ -48,9 +48,6 @@ func TestHashmodToShards(t *testing.T) {
 	q.knows(after)
 	c.stop(syscall.SIGTERM, inZone("hashmod"))
 	q.complete(shelf, 3, "with shards")
-	asked, wrong := stop()
-	t.Logf("%d queries during the change, %d of them wrong", asked, len(wrong))
-	if asked < 5 || len(wrong) > 0 {
-		t.Errorf("%d of %d queries were wrong: %v", len(wrong), asked, errors.Join(wrong...))
-	}
+	stop()
+	h.check(5)
 }

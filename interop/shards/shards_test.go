@@ -2,8 +2,6 @@ package shards
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"sync"
 	"syscall"
@@ -36,8 +34,10 @@ func TestResizeAndLoseAZone(t *testing.T) {
 	rest := b.perQuery()
 	q.complete(dashboards, 6, "before the first change")
 	b.checkZones("two zones", "a", "b")
-	stop := b.continuously()
+	h := newHistory(t, "at rest")
+	stop := b.continuously(h, 1, 50*time.Millisecond)
 	for range rounds {
+		h.enter("growing to 5")
 		c.start(3, 5)
 		q.groups(5)
 		epoch++
@@ -50,6 +50,7 @@ func TestResizeAndLoseAZone(t *testing.T) {
 		q.knows(5)
 		b.checkRest(rest, "with 5 shards")
 
+		h.enter("shrinking to 3")
 		epoch++
 		c.configure(epoch, 3)
 		c.taken(epoch)
@@ -61,15 +62,18 @@ func TestResizeAndLoseAZone(t *testing.T) {
 		q.knows(3)
 		c.stop(syscall.SIGTERM, func(m *member) bool { return m.ordinal >= 3 })
 	}
-	asked, wrong := stop()
-	t.Logf("%d queries while the count changed, %d of them wrong", asked, len(wrong))
-	if asked < 20 || len(wrong) > 0 {
-		t.Errorf("%d of %d queries were wrong: %v", len(wrong), asked, errors.Join(wrong...))
-	}
+	stop()
 
+	h.enter("at rest, more queries")
+	stop = b.continuously(h, 4, time.Millisecond)
+	q.complete(shelf, 20, "before a zone was killed")
+	h.enterFault("zone b is killed")
 	c.stop(syscall.SIGKILL, inZone("b"))
+	h.enter("zone b is gone")
 	q.complete(shelf, 20, "after a zone was killed")
 	b.checkZones("one zone", "a")
+	stop()
+	h.check(20)
 }
 
 // full reports whether the long form runs.
@@ -78,7 +82,7 @@ func full() bool { return os.Getenv("INTEROP_FULL") != "" }
 // bytesOf measures what the Querier receives, and what that costs.
 type bytesOf struct {
 	q  *querier
-	mu sync.Mutex // held during each query, so that a measurement has only its own
+	mu sync.RWMutex // locked by a measurement, so that it has only its own queries
 }
 
 // chunkBytes is the metric of the bytes of chunks that a process has sent.
@@ -174,34 +178,31 @@ func (b *bytesOf) checkMoving(rest float64, when string) {
 	}
 }
 
-// continuously queries until the returned function is called, which returns the number of queries
-// and what was wrong.
-func (b *bytesOf) continuously() (stop func() (asked int, wrong []error)) {
+// continuously queries with so many workers until the returned function is called. Each worker
+// pauses between its queries.
+func (b *bytesOf) continuously(h *history, workers int, pause time.Duration) (stop func()) {
 	ctx, cancel := context.WithCancel(b.q.t.Context())
-	done := make(chan struct{})
-	asked := 0
-	var wrong []error
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(50 * time.Millisecond)
-		defer tick.Stop()
-		for range tick.C {
-			b.mu.Lock()
-			n, err := b.q.count(ctx, shelf)
-			b.mu.Unlock()
-			if ctx.Err() != nil {
-				return
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			tick := time.NewTicker(pause)
+			defer tick.Stop()
+			for {
+				b.mu.RLock()
+				ok := h.ask(ctx, func(ctx context.Context) (int, error) {
+					return b.q.count(ctx, shelf)
+				})
+				b.mu.RUnlock()
+				if !ok {
+					return
+				}
+				<-tick.C
 			}
-			if asked++; err != nil || n != samples {
-				wrong = append(wrong, fmt.Errorf("query %d: %d samples of %d, %w", asked, n,
-					samples, err))
-			}
-		}
-	}()
-	return func() (int, []error) {
+		})
+	}
+	return func() {
 		cancel()
-		<-done
-		return asked, wrong
+		wg.Wait()
 	}
 }
 
