@@ -151,6 +151,8 @@ func Draw(
 const few = 500
 
 func (c *Curves) note() {
+	c.Notes = append(c.Notes, "the trace has accesses of pages only: series sets, expanded "+
+		"postings, label answers, index headers and memcached have no curve")
 	if c.Rate >= 1 {
 		return
 	}

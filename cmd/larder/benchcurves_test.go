@@ -44,6 +44,9 @@ scenarios: [{name: load, mix: load, cache: cold, concurrency: 2, requests: 400}]
 		t.Fatalf("%v\n%s", err, stderr)
 	}
 	t.Logf("measured %v\n%s", measured, stdout)
+	if !strings.Contains(stdout, "label answers, index headers and memcached have no curve") {
+		t.Errorf("the caches without a curve are not named")
+	}
 	b, err := os.ReadFile(out)
 	if err != nil {
 		t.Fatal(err)
