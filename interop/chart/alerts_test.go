@@ -196,3 +196,27 @@ func TestAlertValues(t *testing.T) {
 	}
 	t.Fatal("no layout with changed alerts")
 }
+
+// TestNotesAskForTheRunbook: the notes of a release say that links of alerts open nothing, unless
+// rules.runbook is an address.
+func TestNotesAskForTheRunbook(t *testing.T) {
+	for rules, asks := range map[string]bool{
+		"": false, "rules: {enabled: true}": true,
+		"rules: {enabled: true, runbook: 'https://runbooks.example.com/larder.md'}": false,
+	} {
+		files, err := render("{objectStorageConfig: {name: s}, image: {repository: i}}", rules)
+		if err != nil {
+			t.Fatal(err)
+		}
+		notes := ""
+		for name, text := range files {
+			if strings.HasSuffix(name, "/NOTES.txt") {
+				notes = text
+			}
+		}
+		if got := strings.Contains(notes, "set rules.runbook"); got != asks || notes == "" {
+			t.Errorf("with %q the notes ask for rules.runbook: %t, want %t\n%s", rules, got, asks,
+				notes)
+		}
+	}
+}
