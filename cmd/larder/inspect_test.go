@@ -75,8 +75,19 @@ func TestInspect(t *testing.T) {
 	f(0, []string{"Gaps: ", "Blocks without a meta.json: 1", partial + "  upload",
 		"Bad blocks: 1", "broken meta.json of block " + broken, "Irregular blocks: none"},
 		"", "bucket", "--check-indexes")
-	f(0, []string{"Largest of ", "__name__", "all series of the index", "(measured: "}, "",
-		"block", sound)
+	f(0, []string{"Largest of ", "__name__", "all series of the index", "(measured: "},
+		"incomplete", "block", sound)
+	lacking := metas[3].ULID.String()
+	if err := os.RemoveAll(filepath.Join(dir, lacking, "chunks")); err != nil {
+		t.Fatal(err)
+	}
+	f(0, []string{"incomplete", "0 chunk files in the listing, meta.json states 1",
+		"Largest of ", "all series of the index"}, "", "block", lacking)
+	if err := os.Remove(filepath.Join(dir, lacking, "index")); err != nil {
+		t.Fatal(err)
+	}
+	f(0, []string{"incomplete", "no index in the listing; 0 chunk files in the listing"},
+		"Largest of ", "block", lacking)
 
 	// Mistakes and errors.
 	f(1, []string{"--shards: give the number of shards"}, "", "shards")

@@ -175,14 +175,20 @@ func (o *reportWriter) block(r *inspection.BlockReport) {
 		{"time range", rangeText(r.Range)},
 		{"compaction", fmt.Sprintf("level %d, of %d sources", r.Level, r.Sources)},
 		{"content", fmt.Sprintf("%d series, %d chunks", r.Series, r.Chunks)},
-		{"index", fmt.Sprintf("%s in %d pages, format %d: series %s, postings %s, symbols %s "+
-			"(%d), tables %s", sizeText(r.Index.Bytes), r.Index.Pages, r.Index.Version,
-			sizeText(r.Index.SeriesBytes), sizeText(r.Index.PostingBytes),
-			sizeText(r.Index.SymbolBytes), r.Index.Symbols, sizeText(r.Index.TableBytes))},
-		{"chunks", fmt.Sprintf("%s in %d pages, %d files", sizeText(r.ChunkFiles.Bytes),
-			r.ChunkFiles.Pages, r.ChunkFiles.Files)},
-		{"index header", fmt.Sprintf("%s on disk, %s in memory while open",
-			sizeText(r.Header.Bytes), sizeText(r.Header.OpenBytes))},
+	}
+	indexed := r.Header.Bytes > 0
+	if indexed {
+		rows = append(rows, []string{"index", fmt.Sprintf("%s in %d pages, format %d: series %s, "+
+			"postings %s, symbols %s (%d), tables %s", sizeText(r.Index.Bytes), r.Index.Pages,
+			r.Index.Version, sizeText(r.Index.SeriesBytes), sizeText(r.Index.PostingBytes),
+			sizeText(r.Index.SymbolBytes), r.Index.Symbols, sizeText(r.Index.TableBytes))})
+	}
+	rows = append(rows, []string{"chunks", fmt.Sprintf("%s in %d pages, %d files",
+		sizeText(r.ChunkFiles.Bytes), r.ChunkFiles.Pages, r.ChunkFiles.Files)})
+	if indexed {
+		rows = append(rows, []string{"index header", fmt.Sprintf(
+			"%s on disk, %s in memory while open", sizeText(r.Header.Bytes),
+			sizeText(r.Header.OpenBytes))})
 	}
 	if r.Uploaded != nil {
 		rows = append(rows, []string{"uploaded", timeText(r.Uploaded)})
@@ -193,7 +199,13 @@ func (o *reportWriter) block(r *inspection.BlockReport) {
 	if r.Shape != "" {
 		rows = append(rows, []string{"irregular", r.Shape})
 	}
+	if r.Incomplete != "" {
+		rows = append(rows, []string{"incomplete", r.Incomplete})
+	}
 	o.table(0, rows...)
+	if !indexed {
+		return
+	}
 	o.title("Largest of %d labels, by posting lists", r.LabelNames)
 	rows = [][]string{{"label", "values", "series", "size", "most frequent value", "series"}}
 	for _, l := range r.Largest {

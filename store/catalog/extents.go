@@ -158,7 +158,7 @@ func (c *Catalog) learn(b *Block, found extents, versions bool) (changed bool) {
 	if !changed {
 		return false
 	}
-	log, what := c.log.Warn, "files of a block have changed, reading the block again"
+	log, what := c.log.Warn, "files of a block may have changed, reading the block again"
 	if !b.Sized() {
 		log, what = c.log.Info, "measured the files of a block"
 	}

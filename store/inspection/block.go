@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
+	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/prometheus/model/labels"
 	"golang.org/x/sync/errgroup"
 
@@ -39,6 +42,9 @@ type BlockReport struct {
 	// LabelNames is the number of label names. Labels are the largest of them by posting lists.
 	LabelNames int     `json:"label_names"`
 	Largest    []Label `json:"largest_labels"`
+	// Incomplete says which files the listing lacks, empty for none. Without an index the rest of
+	// the report is empty.
+	Incomplete string `json:"incomplete"`
 	// Shape is what is irregular about the block, empty for nothing.
 	Shape  string `json:"irregular"`
 	Prices Prices `json:"prices"`
@@ -129,8 +135,20 @@ const (
 	maxValueText = 128
 )
 
+// missing returns which files of the block of e the listing lacks.
+func missing(e catalog.Entry) (out []string) {
+	if !e.Files.Index {
+		out = append(out, "no index in the listing")
+	}
+	if stated := len(e.Block.ChunkFiles); e.Files.Chunks < stated || e.Files.Chunks == 0 {
+		out = append(out, strconv.Itoa(e.Files.Chunks)+
+			" chunk files in the listing, meta.json states "+strconv.Itoa(stated))
+	}
+	return out
+}
+
 // Block reads the header of a block, and reports what the block consists of and costs. e must have
-// a Block.
+// a Block and its Files.
 func (i *Inspector) Block(
 	ctx context.Context, e catalog.Entry, bucket string, o BlockOptions,
 ) (*BlockReport, error) {
@@ -155,6 +173,10 @@ func (i *Inspector) Block(
 		r.ChunkFiles.Pages += pages(f.Size, i.opts.ChunkPageBytes)
 	}
 
+	r.Incomplete = strings.Join(missing(e), "; ")
+	if !e.Files.Index {
+		return r, nil
+	}
 	src := block.Source(b)
 	src.Unsized = false // there is nothing to measure with
 	requests, bytes := i.bucket.requests.Load(), i.bucket.bytes.Load()
@@ -178,7 +200,11 @@ func (i *Inspector) Block(
 		}
 	}
 	if o.Measure {
-		if r.Prices.Measured, err = i.probe(ctx, b, h.IndexSize()); err != nil {
+		files := b.ChunkFiles
+		if r.Incomplete != "" {
+			files = nil // which of them are missing is not known
+		}
+		if r.Prices.Measured, err = i.probe(ctx, b.ID, files, h.IndexSize()); err != nil {
 			return nil, err
 		}
 	}
@@ -249,12 +275,12 @@ func shortened(s string) string {
 // probe measures the bucket with reads of the block's largest file, four at a time. measured is
 // false if the file is too short for that.
 func (i *Inspector) probe(
-	ctx context.Context, b *catalog.Block, indexSize int64,
+	ctx context.Context, id ulid.ULID, chunks []catalog.ChunkFile, indexSize int64,
 ) (measured bool, err error) {
-	name, size := b.ID.String()+"/index", indexSize
-	for _, f := range b.ChunkFiles {
+	name, size := id.String()+"/index", indexSize
+	for _, f := range chunks {
 		if f.Size > size {
-			name, size = b.ID.String()+"/chunks/"+f.Name, f.Size
+			name, size = id.String()+"/chunks/"+f.Name, f.Size
 		}
 	}
 	length := min(size, probeBytes)

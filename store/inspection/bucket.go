@@ -207,12 +207,8 @@ func (r *BucketReport) addBad(inv *catalog.Inventory, o BucketOptions) {
 			continue
 		}
 		id := e.ID.String()
-		if !e.Files.Index {
-			bad = append(bad, BadBlock{id, "incomplete", "no index in the listing"})
-		}
-		if stated := len(e.Block.ChunkFiles); e.Files.Chunks < stated || e.Files.Chunks == 0 {
-			bad = append(bad, BadBlock{id, "incomplete", strconv.Itoa(e.Files.Chunks) +
-				" chunk files in the listing, meta.json states " + strconv.Itoa(stated)})
+		for _, what := range missing(e) {
+			bad = append(bad, BadBlock{id, "incomplete", what})
 		}
 	}
 	bad = append(bad, o.Unread...)
