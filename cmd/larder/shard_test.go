@@ -19,6 +19,8 @@ import (
 
 	"larder/benchmarks/dataset"
 	"larder/internal/loopback"
+	"larder/shard"
+	"larder/shard/membership"
 )
 
 // shardBucket makes a bucket of n small blocks.
@@ -187,6 +189,41 @@ func TestShards(t *testing.T) {
 	configure("three", "{epoch: 2, count: 4, zones: [a]}")
 	first.await("configuration reload failed.* kind=shard .*raise the epoch with each change")
 	first.metric(`larder_config_last_reload_successful{kind="shard"} 0`)
+}
+
+// TestStatusTable: what an operator has to know about a change has a row.
+func TestStatusTable(t *testing.T) {
+	one := shard.Config{Epoch: 1, Count: 2, Zones: []string{"a"}}
+	two := shard.Config{Epoch: 2, Count: 3, Zones: []string{"a"}}
+	s := membership.Status{
+		State: shard.State{Current: one, Next: two},
+		Progress: shard.Progress{
+			Waits: "the end of the Querier wait", Left: 9 * time.Second, Queued: 3,
+		},
+		Foreign: []string{"10.0.0.9:10902"},
+		Duplicates: []membership.Duplicate{{
+			ID: shard.ID{Zone: "a", Ordinal: 1}, Addresses: []string{"10.0.0.1:10902", "10.0.0.2"},
+		}},
+	}
+	expect := func(want ...string) {
+		t.Helper()
+		var out bytes.Buffer
+		if err := printStatus(&out, &s); err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range want {
+			if !regexp.MustCompile(w).MatchString(out.String()) {
+				t.Errorf("no %q in\n%s", w, out.String())
+			}
+		}
+	}
+	expect(
+		"serving +epoch 1: 2 shards in a", "waits for +the end of the Querier wait, in 9s",
+		"queued +epoch 3 waits for the end of the change to epoch 2",
+		"other clusters +10.0.0.9:10902", "duplicate +a/1 at 10.0.0.1:10902 and 10.0.0.2",
+	)
+	s.State = shard.State{Next: two, Lost: true} // a process that started alone
+	expect("serving +epoch 2: 3 shards in a, without knowing the epoch before")
 }
 
 // TestShardCommandsWithoutShards: they end and say so at a process that serves all blocks.

@@ -39,11 +39,11 @@ func (d *Driver) note() {
 	old := d.logged
 	d.logged = logged{state, p.Duplicates, p.Silent, p.Alone, p.Queued}
 	switch {
-	case state.Next.Epoch > 1 && state.Current.IsZero() && !state.Lost &&
+	case state.Next.Epoch > 1 && state.Current.IsZero() && !p.Alone &&
 		!state.Next.Equal(old.state.Next):
-		d.log.Warn("no member has a record of epochs, starting as a new cluster: blocks may be "+
-			"missing if this is not one", "epoch", state.Next.Epoch, "count", state.Next.Count,
-			"zones", state.Next.Zones)
+		d.log.Warn("no member that answers has a record of epochs, starting as a new cluster: "+
+			"blocks may be missing if this is not one", "epoch", state.Next.Epoch,
+			"count", state.Next.Count, "zones", state.Next.Zones)
 	case !state.Next.Equal(old.state.Next) && !state.Next.IsZero():
 		d.log.Info("took on an epoch", "epoch", state.Next.Epoch, "count", state.Next.Count,
 			"zones", state.Next.Zones, "from", state.Current.Epoch)

@@ -99,6 +99,24 @@ func TestClientsExpireOneByOne(t *testing.T) {
 	})
 }
 
+// TestBlankClusterWarns: processes that all lost their disks start as a new cluster. They warn if
+// the epoch is not the first.
+func TestBlankClusterWarns(t *testing.T) {
+	for epoch, want := range map[uint64]int{1: 0, 2: 4} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCluster(t, 2).known(2)
+			defer c.stopAll()
+			c.startAll(conf(epoch, 2))
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			c.complete()
+			if n := c.log.count("starting as a new cluster"); n != want {
+				t.Errorf("epoch %d: %d warnings, want %d", epoch, n, want)
+			}
+		})
+	}
+}
+
 // TestNoShards: commands say that a process has no shards.
 func TestNoShards(t *testing.T) {
 	s := httptest.NewServer(http.NotFoundHandler())
