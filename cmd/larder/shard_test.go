@@ -185,6 +185,10 @@ func TestShards(t *testing.T) {
 		}
 	}
 	third.metric(`larder_shard_epoch{state="current"} 2`)
+	out, err = runShard(t, "status", "--address="+third.url, "--output=json")
+	if err != nil || !regexp.MustCompile(`"bucket": "[0-9a-f]{16}"`).MatchString(out) {
+		t.Errorf("the process does not know its bucket: %v\n%s", err, out)
+	}
 
 	configure("three", "{epoch: 2, count: 4, zones: [a]}")
 	first.await("configuration reload failed.* kind=shard .*raise the epoch with each change")
