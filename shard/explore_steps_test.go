@@ -15,10 +15,10 @@ func (x *model) say(format string, args ...any) string {
 
 // start returns the first world: epoch 1 with 3 shards, at rest, or epoch 2 with 5.
 func (x *model) start() world {
-	w := world{published: 1, endpoints: 3, groups: 3, faults: uint8(x.faults.budget)}
-	rec, members := State{Current: epochs()[1]}, 2
+	w := world{groups: 3, faults: uint8(x.faults.budget)}
+	rec, members, file := State{Current: epochs()[1]}, 2, uint32(1)
 	if x.grown {
-		w.published, w.endpoints, w.groups, w.crowd = 2, 5, 5, crowdDid2
+		file, w.groups, w.crowd = 2, 5, crowdDid2
 		rec, members = State{Previous: epochs()[1], Current: epochs()[2]}, twin
 	}
 	for slot := range slots {
@@ -29,7 +29,7 @@ func (x *model) start() world {
 		w.nodes[slot] = x.intern(n, slot)
 		if slot < members {
 			x.run(&w, slot, stepStart, 0)
-			x.run(&w, slot, stepConfig, uint32(w.published))
+			x.run(&w, slot, stepConfig, file)
 		}
 	}
 	for range 3 {
@@ -43,7 +43,6 @@ func (x *model) start() world {
 		}
 	}
 	if x.ahead {
-		w.published = 2
 		for slot := range twin {
 			if slot > 1 && !(slot == 3 && x.rules.commitPartly) {
 				x.run(&w, slot, stepStart, 0)
@@ -109,7 +108,7 @@ func (x *model) pollCrowd(w *world, slot int) {
 
 // next calls yield for each world that can follow w.
 func (x *model) next(w world, yield func(what string, w world)) {
-	x.operator(w, yield)
+	x.surroundings(w, yield)
 	for slot := range slots {
 		x.member(w, slot, yield)
 	}
@@ -120,19 +119,8 @@ func (x *model) next(w world, yield func(what string, w world)) {
 	}
 }
 
-// operator publishes: epoch 2, the endpoint file, epoch 3 even before epoch 2 is done, and the
-// endpoint file of the shrink when all members are done.
-func (x *model) operator(w world, yield func(string, world)) {
-	if w.published < x.last {
-		n := w
-		n.published++
-		yield(x.say("publish epoch %d", n.published), n)
-	}
-	if w.published == 2 && w.endpoints == 3 {
-		n := w
-		n.endpoints = 5
-		yield("publish 5 endpoint groups", n)
-	}
+// surroundings lets the network heal, and the compactor delete.
+func (x *model) surroundings(w world, yield func(string, world)) {
 	if w.cut > 0 {
 		n := w
 		n.cut = 0
@@ -142,11 +130,6 @@ func (x *model) operator(w world, yield func(string, world)) {
 		n := w
 		n.views = 2
 		yield("the block that was replaced leaves", n)
-	}
-	if w.published == 3 && w.endpoints == 5 && x.done(&w, 3) {
-		n := w
-		n.endpoints = 3
-		yield("publish 3 endpoint groups", n)
 	}
 }
 
@@ -202,22 +185,15 @@ func (x *model) member(w world, slot int, yield func(string, world)) {
 		return
 	}
 	if !n.up {
-		if w.reduced && name.Ordinal > 2 {
-			return
-		}
-		to := w
-		x.run(&to, slot, stepStart, uint32(w.views))
-		yield(x.say("%s starts", name), to)
-		if n.m == nil && name.Ordinal == 3 && slot != twin {
-			// A block that is younger than the list that a new pod reads. Later lists have it, of
-			// a later process too.
-			to := w
-			x.run(&to, slot, stepStart, 3)
-			yield(x.say("%s starts with an old list", name), to)
-		}
+		x.starts(w, slot, yield)
 		return
 	}
-	for e := uint8(n.m.file.Epoch) + 1; e <= w.published; e++ {
+	if slot == twin {
+		to := w
+		x.run(&to, slot, stepStop, 0)
+		yield(x.say("the duplicate of %s ends", name), to)
+	}
+	for e := uint8(n.m.file.Epoch) + 1; e <= x.last; e++ {
 		to := w
 		x.run(&to, slot, stepConfig, x.file(&w, slot, e))
 		yield(x.say("%s reads epoch %d", name, e), to)
@@ -232,7 +208,7 @@ func (x *model) member(w world, slot int, yield func(string, world)) {
 	}
 	to := w
 	x.pollAll(&to, &w, slot)
-	if x.fine || x.tells(w.nodes[slot], to.nodes[slot]) {
+	if to.nodes != w.nodes {
 		yield(x.say("%s polls all", name), to)
 	}
 	if x.fine {
@@ -247,13 +223,26 @@ func (x *model) member(w world, slot int, yield func(string, world)) {
 	}
 }
 
-// tells reports whether a poll changed more than what a member knows. If not, a later poll tells it
-// the same and more, because no report takes back what an earlier one said, except after a fault;
-// fault lets the others poll before it. A member that hands over also knows since when.
-func (x *model) tells(before, after uint32) bool {
-	a, b := &x.nodes[before], &x.nodes[after]
-	return before != after && (b.busy || a.ready != b.ready || a.stays != b.stays ||
-		a.moves != b.moves || !a.m.state.equal(b.m.state) || a.m.dead != b.m.dead)
+// starts lets a process start, which reads the configuration at once. A duplicate starts once.
+func (x *model) starts(w world, slot int, yield func(string, world)) {
+	n, name := &x.nodes[w.nodes[slot]], slotID(slot, int(w.dup)-1)
+	if w.reduced && name.Ordinal > 2 || slot == twin && n.m != nil {
+		return
+	}
+	start := func(view, epoch uint8, what string) {
+		to := w
+		x.run(&to, slot, stepStart, uint32(view))
+		x.run(&to, slot, stepConfig, x.file(&w, slot, epoch))
+		yield(x.say("%s starts with epoch %d%s", name, epoch, what), to)
+	}
+	for e := uint8(1); e <= x.last; e++ {
+		start(w.views, e, "")
+		if n.m == nil && name.Ordinal == 3 && slot != twin {
+			// A block that is younger than the list that a new pod reads. Later lists have it, of a
+			// later process too.
+			start(3, e, " and an old list")
+		}
+	}
 }
 
 // look lets a member list the bucket, and reports whether it saw something new.
@@ -281,15 +270,15 @@ func (x *model) crowd(w world, yield func(string, world)) {
 	var may bool
 	switch w.crowd {
 	case crowdRests:
-		if w.published == 3 {
+		if x.last == 3 {
 			to := w
 			to.crowd = crowdSkipped
 			yield("the bystanders read epoch 3 and miss 2", to)
 		}
-		may = w.published >= 2
+		may = true
 	case crowdHas2:
 		if w.mixed {
-			if w.published == 3 {
+			if x.last == 3 {
 				w.crowd = crowdSkipped
 				yield("the bystanders replace epoch 2", w)
 			}
@@ -297,7 +286,7 @@ func (x *model) crowd(w world, yield func(string, world)) {
 		}
 		may = acked(c[2])
 	case crowdDid2:
-		may = w.published >= 3
+		may = x.last == 3
 	case crowdHas3, crowdSkipped:
 		if may = acked(c[3]); may && w.crowd == crowdSkipped {
 			w.crowd = crowdHas3
@@ -314,9 +303,11 @@ func (x *model) crowd(w world, yield func(string, world)) {
 // possible is the worst case, so that the coarse form has no other calls.
 func (x *model) querier(w world, yield func(string, world)) {
 	if x.fine {
-		to := w
-		x.reload(&to)
-		yield("the Querier reads the endpoint file", to)
+		for _, groups := range x.files(&w) {
+			to := w
+			x.reload(&to, groups)
+			yield("the Querier reads the endpoint file", to)
+		}
 		for _, ordinal := range []int{0, 3} {
 			for _, slot := range x.answering(&w, ordinal) {
 				if slot < 0 {
@@ -338,23 +329,47 @@ func (x *model) querier(w world, yield func(string, world)) {
 			}
 		}
 	}
-	x.reload(&w)
-	for _, first := range x.answering(&w, 0) {
-		for _, second := range x.answering(&w, 3) {
-			to := w
-			x.ask(&to, first)
-			x.ask(&to, second)
-			for slot := range slots {
-				if x.up(&to, slot) {
-					x.run(&to, slot, stepTick, 0)
+	for _, groups := range x.files(&w) {
+		last := w
+		x.reload(&last, groups)
+		for _, first := range x.answering(&last, 0) {
+			for _, second := range x.answering(&last, 3) {
+				to := last
+				x.ask(&to, first)
+				x.ask(&to, second)
+				for slot := range slots {
+					if x.up(&to, slot) {
+						x.run(&to, slot, stepTick, 0)
+					}
 				}
+				x.asked(&to, first)
+				x.asked(&to, second)
+				x.meet(to, to, 0, func(to world) {
+					yield(x.say("the wait passes; the Querier has %d groups and asks slots %d, %d",
+						groups, first, second), to)
+				})
 			}
-			x.asked(&to, first)
-			x.asked(&to, second)
-			x.meet(&to)
-			yield(x.say("the wait passes; the Querier asks slots %d, %d", first, second), to)
 		}
 	}
+}
+
+// files returns how many groups the endpoint file may have that the Querier reads. The operator
+// takes groups away when all members have done their drops.
+func (x *model) files(w *world) []uint8 {
+	if w.groups == 5 && !(x.last == 3 && x.done(w, 3)) {
+		return []uint8{5}
+	}
+	return []uint8{3, 5}
+}
+
+// unread reports whether no member has taken on epoch 2.
+func (x *model) unread(w *world) bool {
+	for slot := range twin {
+		if x.saved(w, slot).epoch() > 1 {
+			return false
+		}
+	}
+	return w.crowd == crowdRests
 }
 
 // answering returns the slots of a group that answer the Querier, or -1 alone if there is none.
@@ -370,15 +385,63 @@ func (x *model) answering(w *world, ordinal int) []int {
 	return []int{-1}
 }
 
-// meet lets all members see two processes of one ordinal, as they do many times in a tick.
-func (x *model) meet(w *world) {
-	if w.dup == 0 {
+// meet lets the members from slot on see two processes of one ordinal, as they do many times in a
+// tick.
+func (x *model) meet(w, before world, slot int, yield func(world)) {
+	if w.dup == 0 || slot == slots {
+		yield(w)
 		return
 	}
-	before := *w
-	for slot := range slots {
-		x.poll(w, &before, slot, int(w.dup)-1)
-		x.poll(w, &before, slot, twin)
+	to := w
+	x.poll(&to, &before, slot, int(w.dup)-1)
+	x.poll(&to, &before, slot, twin)
+	x.knew(to, w, slot, func(to world) { x.meet(to, before, slot+1, yield) })
+}
+
+// polled calls yield for each way in which the members from slot other on may have polled a member,
+// just before it stops or is cut off: not at all, or now, or before it went on to what it says now.
+func (x *model) polled(w, before world, slot, other int, yield func(world)) {
+	if other == slots {
+		yield(w)
+		return
+	}
+	x.polled(w, before, slot, other+1, yield)
+	if x.fine {
+		return
+	}
+	to := w
+	if x.poll(&to, &before, other, slot); to.nodes != w.nodes {
+		x.knew(to, w, other, func(to world) { x.polled(to, before, slot, other+1, yield) })
+	}
+	n := &x.nodes[w.nodes[other]]
+	if n.up && other != slot && n.m.awaits() && x.saved(&before, slot).has(n.m.want.Next) {
+		was := to.nodes
+		to = w
+		x.run(&to, other, stepAcked, uint32(slot))
+		if to.nodes != w.nodes && to.nodes != was {
+			x.polled(to, before, slot, other+1, yield)
+		}
+	}
+}
+
+// knew calls yield for each way in which a member may have polled others before one poll. That
+// matters if the poll made it hand over, because what peers confirm counts from then on.
+func (x *model) knew(w, before world, slot int, yield func(world)) {
+	if x.nodes[before.nodes[slot]].busy || !x.nodes[w.nodes[slot]].busy {
+		yield(w)
+		return
+	}
+	for set := range 1 << slots {
+		to := w
+		for other := range twin {
+			if set>>other&1 == 1 {
+				x.poll(&to, &before, slot, other)
+			}
+		}
+		if set>>twin&1 == 1 {
+			x.pollCrowd(&to, slot)
+		}
+		yield(to)
 	}
 }
 
@@ -388,38 +451,7 @@ func (x *model) fault(w world, yield func(string, world)) {
 	for slot := range twin {
 		name := slotID(slot, 0)
 		if x.up(&w, slot) {
-			// The others may have polled the member just before.
-			for set := range 1 << slots {
-				last, valid := w, true
-				for other := range slots {
-					if set>>other&1 == 1 {
-						x.poll(&last, &w, other, slot)
-						valid = valid && last.nodes[other] != w.nodes[other]
-					}
-				}
-				if !valid || x.fine && set > 0 {
-					continue
-				}
-				for _, f := range []struct {
-					on   bool
-					kind uint8
-					what string
-				}{
-					{x.faults.crash, stepStop, "crashes"},
-					{x.faults.lose, stepLose, "crashes and loses its disk"},
-				} {
-					if f.on {
-						to := last
-						x.run(&to, slot, f.kind, 0)
-						yield(x.say("%s %s, %b polled it", name, f.what, set), to)
-					}
-				}
-				if x.faults.cut && w.cut == 0 {
-					to := last
-					to.cut = uint8(slot) + 1
-					yield(x.say("no member reaches %s, %b polled it", name, set), to)
-				}
-			}
+			x.polled(w, w, slot, 0, func(last world) { x.lost(last, w, slot, yield) })
 		}
 		if x.faults.stray && x.up(&w, slot) {
 			to := w
@@ -432,7 +464,7 @@ func (x *model) fault(w world, yield func(string, world)) {
 			yield(x.say("%s gets a duplicate", name), to)
 		}
 	}
-	if x.faults.mixed && !w.mixed && w.published == 1 {
+	if x.faults.mixed && !w.mixed && x.unread(&w) {
 		to := w
 		to.mixed = true
 		yield("zone b has another count", to)
@@ -442,7 +474,7 @@ func (x *model) fault(w world, yield func(string, world)) {
 		to.views = 1
 		yield("a compaction", to)
 	}
-	if x.faults.reduce && !w.reduced && w.published == 3 {
+	if x.faults.reduce && !w.reduced && x.last == 3 {
 		to := w
 		to.reduced = true
 		for _, slot := range []int{2, 3} {
@@ -451,5 +483,35 @@ func (x *model) fault(w world, yield func(string, world)) {
 			}
 		}
 		yield("the operator deletes the pods of ordinals 3 and 4", to)
+	}
+}
+
+// lost lets a member stop, or be cut off.
+func (x *model) lost(w, before world, slot int, yield func(string, world)) {
+	name := slotID(slot, 0)
+	for _, f := range []struct {
+		on   bool
+		kind uint8
+		what string
+	}{
+		{x.faults.crash, stepStop, "crashes"},
+		{x.faults.lose, stepLose, "crashes and loses its disk"},
+	} {
+		if f.on {
+			to := w
+			x.run(&to, slot, f.kind, 0)
+			yield(x.say("%s %s", name, f.what), to)
+		}
+	}
+	if !x.faults.cut || w.cut != 0 {
+		return
+	}
+	to := w
+	to.cut = uint8(slot) + 1
+	yield(x.say("no member reaches %s", name), to)
+	to = w
+	if x.pollAll(&to, &before, slot); to.nodes != w.nodes {
+		to.cut = uint8(slot) + 1
+		yield(x.say("%s polls all, and no member reaches it", name), to)
 	}
 }

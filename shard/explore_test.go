@@ -65,23 +65,22 @@ type node struct {
 	rec State // of a process that is down
 
 	ready, busy             bool
-	stays, moves, compacted bool // which data it serves
+	stays, moves, compacted bool   // which data it serves
+	lives                   uint32 // the processes that it knows, as bits
 }
 
 // world is a state of the model. Two worlds with equal fields behave the same.
 type world struct {
-	nodes     [slots]uint32
-	crowd     uint8 // how far the bystanders are
-	published uint8 // the highest epoch that the operator has published
-	endpoints uint8 // how many groups the published endpoint file has
-	groups    uint8 // how many groups the Querier has
-	info      uint8 // bits: its last Info of group 0 has the block that stays, that moves; 3
-	views     uint8 // the compaction: 0 none, 1 the new block is there, 2 the old one left
-	faults    uint8 // how many are left
-	cut       uint8 // the principal that no member reaches, plus 1
-	dup       uint8 // the principal that slot 10 duplicates, plus 1
-	mixed     bool  // zone b reads another count at epoch 2
-	reduced   bool  // the operator deleted the pods of ordinals 3 and 4 too early
+	nodes   [slots]uint32
+	crowd   uint8 // how far the bystanders are
+	groups  uint8 // how many groups the Querier has
+	info    uint8 // bits: its last Info of group 0 has the block that stays, that moves; 3
+	views   uint8 // the compaction: 0 none, 1 the new block is there, 2 the old one left
+	faults  uint8 // how many are left
+	cut     uint8 // the principal that no member reaches, plus 1
+	dup     uint8 // the principal that slot 10 duplicates, plus 1
+	mixed   bool  // zone b reads another count at epoch 2
+	reduced bool  // the operator deleted the pods of ordinals 3 and 4 too early
 }
 
 // How far the bystanders are.
@@ -112,17 +111,20 @@ type model struct {
 	fine   bool  // members poll one by one
 	grown  bool  // starts at rest in epoch 2
 	gone   int   // the slot plus 1 of a process that never runs again; the operator forces it
+	plain  bool  // no reductions but symmetric
 	// symmetric visits one of a world and its mirror image.
 	symmetric bool
 
 	stays, moves, joined ulid.ULID
 	nodes                []node
 	byKey                map[string]uint32
-	memo                 map[step]uint32
+	memo                 table
+	toldAgain            table
 	mirrored             []uint32 // the image of each node, plus 1; 0 is unknown
 	seen                 visited
-	depth                int  // how many steps all histories have that were visited
-	exhausted            bool // there are no others
+	each                 func(world) // gets each world when it is first reached, if not nil
+	depth                int         // how many steps all histories have that were visited
+	exhausted            bool        // there are no others
 	telling              bool
 	completed            bool
 	broken               string // the first violation, with its history
@@ -158,13 +160,16 @@ const (
 	stepLose
 	stepStray
 	stepForce
+	stepRenumber
+	stepRejoin
+	stepAcked
 )
 
 func newModel(r rules, f faultSet) *model {
 	x := &model{
 		rules: r, faults: f, limit: 200_000_000, last: 3, third: 3,
 		stays: findBlock(1, 0, 0), moves: findBlock(2, 0, 3), joined: findBlock(3, 0, 3),
-		byKey: map[string]uint32{}, memo: map[step]uint32{},
+		byKey: map[string]uint32{},
 	}
 	x.intern(node{}, 0)
 	return x
@@ -206,13 +211,10 @@ func appendState(b []byte, s State) []byte {
 	return b
 }
 
-// appendMember encodes all that a member's decisions depend on. Times are ages, up to the one from
-// which decisions are the same.
-func appendMember(b []byte, m *Member) []byte {
-	b = append(b, m.id.Zone[0], byte(m.id.Ordinal), byte(m.instance), 0)
-	if m.want.Current.Has(m.id) || m.want.isZero() || !m.heard {
-		b[len(b)-1] = age(m, m.started, 1)
-	}
+// appendMember encodes all that a member's decisions depend on, and with all also what they do not
+// depend on now. Times are ages, up to the one from which decisions are the same.
+func appendMember(b []byte, m *Member, all bool) []byte {
+	b = append(b, m.id.Zone[0], byte(m.id.Ordinal), byte(m.instance), age(m, m.started, 1))
 	b = appendState(b, m.state)
 	b = appendState(b, m.want)
 	b = append(b, byte(m.file.Epoch), byte(m.file.Count))
@@ -225,13 +227,11 @@ func appendMember(b []byte, m *Member) []byte {
 	if m.met {
 		b = append(b, age(m, m.metAt, 1)+1)
 	}
-	busy := m.want.Committed && m.want.Current.Has(m.id)
-	b = appendBool(b, m.dead, m.heard, m.twin, m.loaded, m.frozen, busy, m.alone,
+	busy, decides := m.handsOver(), m.decides() || all
+	b = appendBool(b, m.dead, m.heard, m.twin && decides, m.loaded, m.frozen, busy, m.alone,
 		len(m.silent) > 0)
 	b = append(b, byte(len(m.blocks)))
-	if m.want.Current.Has(m.id) {
-		b = appendBool(b, m.ready, m.readyFor() >= tick)
-	}
+	b = appendBool(b, m.ready, m.readyFor() >= tick)
 	if busy {
 		b = append(b, age(m, m.committedAt, 1))
 	}
@@ -253,25 +253,23 @@ func appendMember(b []byte, m *Member) []byte {
 		b = append(b, id[15])
 	}
 	for _, a := range m.asks {
-		b = append(b, age(m, a.at, 1), byte(a.epoch))
+		// Ordinal 3 receives blocks at epoch 2, and ordinal 0 at epoch 3.
+		b = append(b, age(m, a.at, 1))
+		b = appendBool(b, a.epoch >= uint64(3-m.id.Ordinal/3), a.epoch >= 2 && all)
 	}
 	for i := range m.peers {
 		p := &m.peers[i]
 		b = append(b, p.id.Zone[0], byte(p.id.Ordinal), byte(p.instance))
-		next := !m.want.Next.IsZero() && m.want.Current.Has(m.id) &&
-			slices.Contains(m.targets(), p.id.Ordinal)
-		b = appendBool(b, p.twin, p.blank && !m.heard, p.acked && !m.want.Committed,
-			p.confirming && next, p.watched >= tick && busy, p.open && busy)
-		if p.confirming && next {
-			b = append(b, age(m, p.confirmed, 1))
+		confirming := m.takesFrom(p)
+		// That a peer is blank never counts, because no bystander is.
+		b = appendBool(b, p.twin && decides, p.acked && m.awaits(), confirming,
+			p.watched >= tick && decides, p.open && decides)
+		if confirming && (busy || all) {
+			// A drop waits for the later of both.
+			b = append(b, age(m, max(p.confirmed, m.committedAt), 1))
 		}
-		if busy {
-			b = append(b, age(m, p.at, 1))
-			asked := false
-			for _, a := range p.asks {
-				asked = asked || a.Epoch >= m.want.Next.Epoch
-			}
-			b = appendBool(b, len(p.asks) > 0, asked)
+		if decides {
+			b = append(b, age(m, p.at, 1), m.heardOf(p.id, p.asks))
 		}
 	}
 	return b
@@ -289,7 +287,7 @@ func (x *model) intern(n node, slot int) uint32 {
 	x.key = append(x.key[:0], byte(slot))
 	x.key = appendBool(x.key, n.up)
 	if n.up {
-		x.key = appendMember(x.key, n.m)
+		x.key = appendMember(x.key, n.m, x.plain)
 	} else {
 		x.key = appendState(x.key, n.rec)
 		if n.m != nil {
@@ -301,9 +299,10 @@ func (x *model) intern(n node, slot int) uint32 {
 	}
 	if n.up {
 		n.ready, _ = n.m.Ready()
-		n.busy = n.m.want.Committed && n.m.want.Current.Has(n.m.id)
+		n.busy = n.m.handsOver()
 		n.stays, n.moves = n.m.Serves(x.stays), n.m.Serves(x.moves) || n.m.Serves(x.joined)
 	}
+	n.lives = n.knownLives()
 	i := uint32(len(x.nodes))
 	x.nodes = append(x.nodes, n)
 	x.byKey[string(x.key)] = i
@@ -316,12 +315,12 @@ func (x *model) run(w *world, slot int, kind uint8, arg uint32) {
 	if kind == stepStart {
 		s.arg |= uint32(slot)<<8 | uint32(w.dup)<<16
 	}
-	to, ok := x.memo[s]
-	if !ok {
-		to = x.apply(w, slot, s)
-		x.memo[s] = to
+	to := x.memo.get(s.key())
+	if to == 0 {
+		to = x.apply(w, slot, s) + 1
+		x.memo.put(s.key(), to)
 	}
-	w.nodes[slot] = to
+	w.nodes[slot] = to - 1
 }
 
 func (x *model) apply(w *world, slot int, s step) uint32 {
@@ -338,6 +337,12 @@ func (x *model) apply(w *world, slot int, s step) uint32 {
 		n.up = true
 		n.m.HandleBlocks(0, x.view(uint8(s.arg&0xff)))
 		return x.settle(n, slot)
+	}
+	if s.kind == stepRenumber && !n.up {
+		m := clone(n.m)
+		m.instance = renumbered(m.instance, s.arg)
+		n.m = m
+		return x.intern(n, slot)
 	}
 	if s.kind == stepStop || s.kind == stepLose {
 		// A process that is down answers no Querier. What it served last must go: the key of a node
@@ -364,15 +369,21 @@ func (x *model) apply(w *world, slot int, s step) uint32 {
 			State: State{Current: Config{Epoch: 9, Count: 5, Zones: []string{"a", "b"}}}})
 	case stepTick:
 		m.HandleTime(m.now + tick)
+	case stepAcked:
+		m.addPeer(slotID(int(s.arg), 0)).acked = true
 	case stepForget:
-		m.peers = slices.DeleteFunc(m.peers, func(p peer) bool {
+		dup := ID{}
+		if s.arg>>8 != 0 {
+			dup = slotID(int(s.arg>>8)-1, 0)
+		}
+		m.forgotten(func(id ID) bool {
 			for slot := range twin {
-				if slotID(slot, 0) == p.id {
+				if slotID(slot, 0) == id {
 					return s.arg>>slot&1 == 1
 				}
 			}
 			return s.arg>>twin&1 == 1
-		})
+		}, dup)
 	case stepSilent:
 		var silent []Silence
 		if s.arg > 0 {
@@ -390,6 +401,18 @@ func (x *model) apply(w *world, slot int, s step) uint32 {
 		m.HandleAsk(m.now, "q")
 	case stepView:
 		m.HandleBlocks(m.now, x.view(uint8(s.arg)))
+	case stepRenumber:
+		m.instance = renumbered(m.instance, s.arg)
+		for i := range m.peers {
+			m.peers[i].instance = renumbered(m.peers[i].instance, s.arg)
+		}
+	case stepRejoin:
+		m.blocks = x.view(0)
+		if slices.Contains(m.kept, x.joined) {
+			m.kept = []ulid.ULID{x.moves}
+		} else {
+			m.kept = nil
+		}
 	}
 	return x.settle(n, slot)
 }
@@ -454,25 +477,6 @@ func (x *model) crowdReports(m *Member, arg uint32) {
 	}
 }
 
-// rest takes from members that hand nothing over what they know of peers that they can ask again:
-// the next poll tells them the same and more.
-func (x *model) rest(w *world) {
-	if x.fine {
-		return
-	}
-	arg := uint32(1 << twin)
-	for slot := range twin {
-		if x.up(w, slot) && slot != int(w.cut)-1 {
-			arg |= 1 << slot
-		}
-	}
-	for slot := range slots {
-		if n := &x.nodes[w.nodes[slot]]; n.up && !n.busy && slot != int(w.cut)-1 {
-			x.run(w, slot, stepForget, arg)
-		}
-	}
-}
-
 // group returns the slots of an ordinal.
 func group(w *world, ordinal int) []int {
 	first := ordinal / 3 * 2
@@ -511,8 +515,8 @@ func (x *model) asked(w *world, slot int) {
 }
 
 // reload lets the Querier read the endpoint file.
-func (x *model) reload(w *world) {
-	w.groups = w.endpoints
+func (x *model) reload(w *world, groups uint8) {
+	w.groups = groups
 	if w.groups < 5 {
 		w.info &^= info3Moves
 	}
