@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -71,6 +72,27 @@ func TestShards(t *testing.T) {
 					three[i],
 				)
 			}
+		}
+	}
+}
+
+// TestReleasesAreNoPeers: the files of two releases have different names of the cluster, so that a
+// pod that has got the address of another release's pod is not taken for a peer.
+func TestReleasesAreNoPeers(t *testing.T) {
+	for _, release := range []string{"weeks", "years"} {
+		rendered, err := renderAs(release, required, "sharded: {enabled: true, type: larder}")
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := decode(texts(rendered))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := layout{objects: o}
+		name := release + "-larder"
+		text := l.config(name + "-shards").Data["shards.yaml"]
+		if want := "\ncluster: thanos/" + name; !strings.Contains(text+"\n", want+"\n") {
+			t.Errorf("release %s has no line %q:\n%s", release, want, text)
 		}
 	}
 }

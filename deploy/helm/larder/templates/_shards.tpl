@@ -74,7 +74,10 @@ has a file of relabelling rules, which the environment variable LARDER_ORDINAL n
 {{- end }}
 {{- end }}
 
-{{/* The file of type larder. */}}
+{{/*
+The file of type larder. The name of the cluster keeps pods of other releases on the same bucket from
+being taken for peers, where an address was theirs.
+*/}}
 {{- define "larder.shardConfig" -}}
 {{- $zones := list }}
 {{- range .Values.zones }}
@@ -83,6 +86,7 @@ has a file of relabelling rules, which the environment variable LARDER_ORDINAL n
 epoch: {{ int .Values.sharded.epoch }}
 count: {{ include "larder.shards" . }}
 zones: {{ sortAlpha $zones | toJson }}
+cluster: {{ printf "%s/%s" (include "larder.namespace" .) (include "larder.fullname" .) }}
 {{- end }}
 
 {{/*
