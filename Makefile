@@ -5,9 +5,9 @@ GO       ?= go
 FUZZTIME ?= 10s
 # Number of fuzz targets that run in parallel.
 FUZZJOBS ?= 2
-# Packages whose short tests run again with the race detector: all that start no processes. The
-# longest one is first, so that the others run beside it.
-RACE     ?= ./store ./store/... ./indexcache/... ./chunkcache/... \
+# Packages whose short tests run again with the race detector: all with goroutines that start no
+# processes. The longest one is first, so that the others run beside it.
+RACE     ?= ./store ./store/... ./indexcache/... ./chunkcache/... ./shard/membership \
 	$(filter-out %/lint,$(shell $(GO) list ./internal/...))
 BRANCH    = $(shell git rev-parse --abbrev-ref HEAD 2>/dev/null)
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
