@@ -79,6 +79,10 @@ func (c *storeConfig) checkDiskCache() error {
 			return fmt.Errorf("%s needs --disk-cache-size, which is 0", a.From)
 		}
 	}
+	if d.Prefetch.Given && d.Prefetch.Bytes == 0 && conf.prefetchRate.Given {
+		return errors.New(
+			"--disk-cache.prefetch-min-rate has no effect with --disk-cache.prefetch-bytes=0")
+	}
 	w := &conf.writesPerDay
 	if !w.Given {
 		const times = 3

@@ -25,6 +25,9 @@ func TestDiskCacheFlags(t *testing.T) {
 	} {
 		f(flag+" needs --disk-cache-size, which is 0", flag+"=64MB")
 	}
+	f("--disk-cache.prefetch-min-rate has no effect with --disk-cache.prefetch-bytes=0",
+		"--disk-cache-size=1GB", "--disk-cache.prefetch-bytes=0",
+		"--disk-cache.prefetch-min-rate=1MB")
 	f("--disk-cache.writes-per-day 1KiB is too little to write anything: "+
 		"set at least 4MiB, or 0 for no limit",
 		"--disk-cache-size=1GB", "--disk-cache.writes-per-day=1KB")
