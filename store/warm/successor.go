@@ -10,7 +10,8 @@ import (
 )
 
 // ViewChanged must be called after every change of the catalog's view, after the builds of new
-// headers were requested. It starts to warm each new block that replaces blocks with hot sets.
+// headers were requested. It starts to warm each new block that replaces blocks with hot sets, and
+// those that TakeOver was called for.
 func (w *Warmer) ViewChanged(old, cur *catalog.View) {
 	replaced := replacedBlocks(old, cur)
 	bySource := map[ulid.ULID][]hotSet{}
@@ -36,6 +37,13 @@ func (w *Warmer) ViewChanged(old, cur *catalog.View) {
 	if w.closed {
 		return
 	}
+	for _, h := range w.handOvers {
+		w.wg.Go(func() {
+			defer w.tookOver(h.blocks, h.s)
+			w.contained(func() { w.takeOver(h.blocks, h.s, h.fetch) })
+		})
+	}
+	w.handOvers = nil
 	for n, blocks := range replaced {
 		score := map[string]float64{}
 		for _, o := range blocks {

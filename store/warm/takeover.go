@@ -16,10 +16,20 @@ import (
 // afterHandOver is the reason for the replay of blocks that another process has served.
 const afterHandOver = "hand_over"
 
+// handOver has the arguments of a TakeOver.
+type handOver struct {
+	blocks []*catalog.Block
+	s      *successor
+	fetch  func(ctx context.Context) ([]byte, error)
+}
+
 // TakeOver warms blocks that another process serves until they are warm here. fetch returns the
 // Heat of that process. The blocks do not count as warm until their matcher sets were replayed and
 // their hot pages read, or the bounds of the replay are used up. If fetch fails, they are warm with
 // their headers.
+//
+// Call it before the ViewChanged whose view first has the blocks: that one begins, because only
+// blocks of the view are read.
 func (w *Warmer) TakeOver(
 	blocks []*catalog.Block, fetch func(ctx context.Context) ([]byte, error),
 ) {
@@ -32,10 +42,7 @@ func (w *Warmer) TakeOver(
 	for _, b := range blocks {
 		w.warming[b.ID] = s
 	}
-	w.wg.Go(func() {
-		defer w.tookOver(blocks, s)
-		w.contained(func() { w.takeOver(blocks, s, fetch) })
-	})
+	w.handOvers = append(w.handOvers, handOver{blocks, s, fetch})
 }
 
 // tookOver ends the warming of blocks.

@@ -109,6 +109,8 @@ type Warmer struct {
 	closed  bool
 	view    *catalog.View            // the last view of ViewChanged, nil before the first
 	warming map[ulid.ULID]*successor // of TakeOver, too
+	// handOvers wait for the view that has their blocks.
+	handOvers []handOver
 
 	// saved is the recorder's count of changes at the last snapshot. Only Run uses it.
 	saved uint64
