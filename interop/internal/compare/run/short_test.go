@@ -61,7 +61,8 @@ func TestShortComparison(t *testing.T) {
 }
 
 // within compares two tables of report.Bucket. Look-ahead depends on times; therefore requests and
-// bytes may differ by a tenth, and chains may be two longer.
+// bytes may differ by a tenth, and chains may be two longer. Into how many parts a read of chunks is
+// split depends on the bandwidth as measured, which is lower on a busy machine.
 func within(want, got []byte) error {
 	w, g := lines(want), lines(got)
 	if len(w) != len(g) {
@@ -76,7 +77,7 @@ func within(want, got []byte) error {
 			want, got, more int64
 		}{
 			{"index requests", w[i].index, g[i].index, max(w[i].index/10, 1)},
-			{"chunk requests", w[i].chunks, g[i].chunks, max(w[i].chunks/10, 1)},
+			{"chunk requests", w[i].chunks, g[i].chunks, max(w[i].chunks/10, 3)},
 			{"meta requests", w[i].meta, g[i].meta, 0},
 			{"bytes", w[i].bytes, g[i].bytes, w[i].bytes / 10},
 		} {
