@@ -61,8 +61,8 @@ func TestShortComparison(t *testing.T) {
 }
 
 // within compares two tables of report.Bucket. Look-ahead depends on times; therefore requests and
-// bytes may differ by a tenth, and chains may be two longer. Into how many parts a read of chunks is
-// split depends on the bandwidth as measured, which is lower on a busy machine.
+// bytes may differ by a tenth, and chains may be two longer. Into how many parts a read of chunks
+// is split depends on the bandwidth as measured, which is lower on a busy machine.
 func within(want, got []byte) error {
 	w, g := lines(want), lines(got)
 	if len(w) != len(g) {
