@@ -112,7 +112,8 @@ func TestOverviewSaysWhatIsWrong(t *testing.T) {
 		`margin-left:33.333%;width:66.667%`, "<dt>Bucket</dt><dd>metrics</dd>",
 		"<dd><code>keep a=~&#34;&lt;b&gt;&#34;</code><br><code>and 1 more</code></dd>",
 		`class="spark"`, "height:80%", "The memcached server m:1 fails", "The disk cache is off",
-		"The data directory cannot be used", "The configuration “limits” changed and is invalid",
+		"The data directory cannot be used",
+		"The configuration “limits” changed and is invalid",
 	} {
 		if !strings.Contains(body, text) {
 			t.Errorf("the page lacks %q", text)

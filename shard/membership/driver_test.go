@@ -209,6 +209,13 @@ func (c *cluster) startAll(conf shard.Config) {
 	}
 }
 
+// begin starts all processes of a new cluster, and waits until they serve.
+func (c *cluster) begin(conf shard.Config) {
+	c.startAll(conf)
+	time.Sleep(time.Minute)
+	synctest.Wait()
+}
+
 // pass lets time pass while a Querier asks every member of its groups.
 func (c *cluster) pass(d time.Duration) {
 	c.t.Helper()
@@ -297,9 +304,7 @@ func TestHandOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 2).known(3)
 		defer c.stopAll()
-		c.startAll(conf(1, 2))
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		c.begin(conf(1, 2))
 		c.complete()
 		c.pass(wait)
 
@@ -379,9 +384,7 @@ func TestForce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 2).known(3)
 		defer c.stopAll()
-		c.startAll(conf(1, 2))
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		c.begin(conf(1, 2))
 		for ordinal := range 2 {
 			c.processes[address(shard.ID{Zone: "b", Ordinal: ordinal})].stop()
 		}
@@ -447,9 +450,7 @@ func TestOtherClusters(t *testing.T) {
 			t.Fatalf("the other cluster: %+v", s)
 		}
 		c.identity.Bucket = "own"
-		c.startAll(conf(1, 2))
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		c.begin(conf(1, 2))
 		c.groups = 2
 		c.pass(wait)
 		first := shard.ID{Zone: "a", Ordinal: 0}

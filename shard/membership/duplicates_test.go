@@ -16,9 +16,7 @@ func TestRollingRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 3).known(3)
 		defer c.stopAll()
-		c.startAll(conf(1, 3))
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		c.begin(conf(1, 3))
 		for _, zone := range []string{"a", "b"} {
 			for ordinal := range 3 {
 				id := shard.ID{Zone: zone, Ordinal: ordinal}
@@ -52,9 +50,7 @@ func TestDuplicates(t *testing.T) {
 			if !hidden {
 				c.peers = append(c.peers, Peer{"http", "10.0.0.99", "10902"})
 			}
-			c.startAll(conf(1, 2))
-			time.Sleep(time.Minute)
-			synctest.Wait()
+			c.begin(conf(1, 2))
 			c.pass(wait)
 			twin := shard.ID{Zone: "a", Ordinal: 0}
 			c.startAt(second, twin, conf(1, 2))

@@ -13,9 +13,7 @@ func TestQueuedEpoch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 2).known(3)
 		defer c.stopAll()
-		c.startAll(conf(1, 2))
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		c.begin(conf(1, 2))
 		c.reconfigure(conf(2, 3))
 		c.pass(time.Minute)
 		c.reconfigure(conf(3, 2))

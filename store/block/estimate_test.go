@@ -81,7 +81,7 @@ func TestStreamsOfNoChunksHoldWhatIsEstimated(t *testing.T) {
 			)
 			if estimate < held.most || estimate > 2*held.most+tables || less <= 0 {
 				t.Errorf(
-					"%d chunks, %s: a stream needs %d bytes, estimated %d, %d less than with chunks",
+					"%d chunks, %s: a stream needs %d bytes, estimated %d, %d less than with them",
 					perSeries, name, held.most, estimate, less,
 				)
 			}
