@@ -360,16 +360,15 @@ func (b *backend) shownShard(ctx context.Context) *web.Shard {
 		shown.Facts = append(shown.Facts, web.Fact{Name: name, Value: value})
 	}
 	fact("Member", s.ID.String())
-	if s.Ready {
-		fact("State", "ready")
-	} else {
-		fact("State", "not ready: "+s.Reason)
-	}
+	fact("State", describeReady(&s))
 	fact("Configured", describeEpoch(s.Configured))
 	fact("Serves", describeServing(s.State))
 	fact("Changes to", describeEpoch(s.State.Next))
-	if s.Progress.Waits != "" {
-		fact("Waits for", s.Progress.Waits)
+	if waits := describeWait(&s); waits != "" {
+		fact("Waits for", waits)
+	}
+	if queued := describeQueued(&s); queued != "" {
+		fact("Queued", queued)
 	}
 	fact("Blocks leaving", strconv.Itoa(s.Progress.Leaving))
 	for _, p := range s.Peers {
@@ -379,6 +378,32 @@ func (b *backend) shownShard(ctx context.Context) *web.Shard {
 		})
 	}
 	return shown
+}
+
+// describeReady says whether a member is ready, and if not, why.
+func describeReady(s *membership.Status) string {
+	if s.Ready {
+		return "ready"
+	}
+	return "not ready: " + s.Reason
+}
+
+// describeWait says what the next step waits for, and how long if that is known; "" for nothing.
+func describeWait(s *membership.Status) string {
+	waits := s.Progress.Waits
+	if left := s.Progress.Left; left > 0 {
+		waits += ", in " + left.Round(time.Second).String()
+	}
+	return waits
+}
+
+// describeQueued says which epoch waits behind the change in progress, "" if none does.
+func describeQueued(s *membership.Status) string {
+	if s.Progress.Queued == 0 {
+		return ""
+	}
+	return fmt.Sprintf("epoch %d waits for the end of the change to epoch %d", s.Progress.Queued,
+		s.State.Next.Epoch)
 }
 
 // describeEpoch describes the configuration of an epoch for people.

@@ -126,27 +126,18 @@ func printStatus(out io.Writer, s *membership.Status) error {
 		return "not ready"
 	}
 	row("member", s.ID)
-	if s.Ready {
-		row("state", "ready")
-	} else {
-		row("state", "not ready: "+s.Reason)
-	}
+	row("state", describeReady(s))
 	row("configured", describeEpoch(s.Configured))
 	row("serving", describeServing(s.State))
 	row("changing to", describeEpoch(s.State.Next))
 	if s.State.Committed {
 		row("committed", "yes")
 	}
-	if s.Progress.Waits != "" {
-		waits := s.Progress.Waits
-		if left := s.Progress.Left; left > 0 {
-			waits += ", in " + left.Round(time.Second).String()
-		}
+	if waits := describeWait(s); waits != "" {
 		row("waits for", waits)
 	}
-	if s.Progress.Queued > 0 {
-		row("queued", fmt.Sprintf("epoch %d waits for the end of the change to epoch %d",
-			s.Progress.Queued, s.State.Next.Epoch))
+	if queued := describeQueued(s); queued != "" {
+		row("queued", queued)
 	}
 	row("blocks leaving", s.Progress.Leaving)
 	row("clients of Info", s.Clients)
