@@ -62,7 +62,8 @@ func TestShortComparison(t *testing.T) {
 
 // within compares two tables of report.Bucket. Look-ahead depends on times; therefore requests and
 // bytes may differ by a tenth, and chains may be two longer. Into how many parts a read of chunks
-// is split depends on the bandwidth as measured, which is lower on a busy machine.
+// is split depends on the bandwidth as measured, which is lower on a busy machine: up to three more
+// or less.
 func within(want, got []byte) error {
 	w, g := lines(want), lines(got)
 	if len(w) != len(g) {
@@ -72,12 +73,16 @@ func within(want, got []byte) error {
 		if w[i].query != g[i].query {
 			return fmt.Errorf("query %s, want %s", g[i].query, w[i].query)
 		}
+		parts := int64(1)
+		if w[i].query == "Q3d" || w[i].query == "D4" {
+			parts = 3
+		}
 		for _, c := range []struct {
 			what            string
 			want, got, more int64
 		}{
 			{"index requests", w[i].index, g[i].index, max(w[i].index/10, 1)},
-			{"chunk requests", w[i].chunks, g[i].chunks, max(w[i].chunks/10, 3)},
+			{"chunk requests", w[i].chunks, g[i].chunks, max(w[i].chunks/10, parts)},
 			{"meta requests", w[i].meta, g[i].meta, 0},
 			{"bytes", w[i].bytes, g[i].bytes, w[i].bytes / 10},
 		} {
